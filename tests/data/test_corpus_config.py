@@ -1,0 +1,33 @@
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from tune_newllm.data.config import CorpusConfig
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"vocab_size": 4}, "vocab_size must be at least 5"),
+        ({"window": 1}, "window must be at least 2"),
+        ({"windowing": "sliding"}, "windowing must be complete or original"),
+        ({"stride": 32}, "stride goes with windowing: original only"),
+        ({"stride": 65, "windowing": "original"}, "between 1 and window \\(64\\), got 65"),
+        ({"stride": 0, "windowing": "original"}, "between 1 and window"),
+        ({"name": "text", "train": "a.txt"}, "got no validation"),
+        ({"name": "text"}, "got no train and no validation"),
+        ({"test": "a.txt"}, "test: files go with name: text only"),
+    ],
+)
+def test_rules(fields, message):
+    with pytest.raises(ValueError, match=message):
+        CorpusConfig(**fields)
+
+
+def test_unknown_keys_are_refused_where_pydantic_reads_it():
+    with pytest.raises(ValidationError, match="vocabsize"):
+        TypeAdapter(CorpusConfig).validate_python({"name": "toy", "vocabsize": 10})
+
+
+def test_several_files_per_split():
+    config = CorpusConfig(name="text", train=["a.txt", "b.jsonl"], validation="c.parquet")
+    assert config.train == ["a.txt", "b.jsonl"]

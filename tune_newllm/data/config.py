@@ -1,0 +1,61 @@
+"""What a corpus is asked to be: a name, perhaps files, a vocabulary size and a way of cutting texts into windows."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+Windowing = Literal["complete", "original"]
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """One corpus as the sweep file's `corpus:` describes it.
+
+    Args:
+        name: `python-docs`, `text` or `toy`.
+        train, validation, test: a path or several, only (and, but for `test`, always) with the corpus `text`.
+        vocab_size: most entries of the vocabulary, the four special tokens included.
+        window: tokens per window; a window gives `window - 1` predictions.
+        stride: tokens between the starts of two windows, only with `original`; None stands for half a window.
+        windowing: the rule that cuts texts into windows, see `tune_newllm.data.windows`.
+
+    Raises:
+        ValueError: a value breaks a rule; names the field, the rule and the value.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    name: str = "python-docs"
+    train: str | list[str] | None = None
+    validation: str | list[str] | None = None
+    test: str | list[str] | None = None
+    vocab_size: int = 1000
+    window: int = 64
+    stride: int | None = None
+    windowing: Windowing = "complete"
+
+    def __post_init__(self) -> None:
+        if self.vocab_size < 5:
+            raise ValueError(f"vocab_size must be at least 5 (four special tokens and a word), got {self.vocab_size}")
+        if self.window < 2:
+            raise ValueError(f"window must be at least 2 (one token and its successor), got {self.window}")
+        if self.windowing not in ("complete", "original"):
+            raise ValueError(f"windowing must be complete or original, got {self.windowing!r}")
+        self._check_stride()
+        self._check_files()
+
+    def _check_stride(self) -> None:
+        if self.stride is None:
+            return
+        if self.windowing != "original":
+            raise ValueError(f"stride goes with windowing: original only, got stride {self.stride} with complete")
+        if not 1 <= self.stride <= self.window:
+            raise ValueError(f"stride must lie between 1 and window ({self.window}), got {self.stride}")
+
+    def _check_files(self) -> None:
+        given = [split for split in ("train", "validation", "test") if getattr(self, split)]
+        if self.name == "text":
+            missing = [split for split in ("train", "validation") if split not in given]
+            if missing:
+                raise ValueError(f"the corpus text needs train and validation files, got no {' and no '.join(missing)}")
+        elif given:
+            raise ValueError(f"{', '.join(given)}: files go with name: text only, got name {self.name!r}")

@@ -1,0 +1,233 @@
+"""Corpora by name, prepared once into a folder of memory-mapped windows.
+
+A prepared folder holds `<split>.npy` (windows of ids), `tokenizer.json` and `meta.json`, and depends on nothing outside
+it. In the cache it is named by a hash of all that it is made from: the sources' contents, the vocabulary size and the
+windowing. It appears there in one rename, so a half-written one is never found under its name.
+"""
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from tune_newllm.data import python_docs, text_files, toy
+from tune_newllm.data.config import CorpusConfig
+from tune_newllm.data.progress import track
+from tune_newllm.data.tokenizer import FILE_NAME as TOKENIZER_FILE
+from tune_newllm.data.tokenizer import PAD, UNK, WordTokenizer
+from tune_newllm.data.windows import Windows, cut
+from tune_newllm.errors import CorpusError, UsageError
+
+FORMAT = 1
+"""Of the prepared folder; to be raised whenever equal sources give other files."""
+
+
+class _Source(NamedTuple):
+    digest: Callable[[CorpusConfig], str]
+    read: Callable[[CorpusConfig, bool], dict[str, list[str]]]
+
+
+_SOURCES = {
+    "python-docs": _Source(lambda _: python_docs.digest(), lambda _, progress: python_docs.read(progress)),
+    "text": _Source(text_files.digest, text_files.read),
+    "toy": _Source(lambda _: toy.digest(), lambda _, progress: toy.read()),
+}
+
+
+@dataclass(frozen=True)
+class PreparedCorpus:
+    """A corpus ready for training.
+
+    Args:
+        folder: where it lies; self-contained, may be copied.
+        fingerprint: hash of the folder's windows and tokenizer: equal fingerprints give equal training data.
+        tokenizer: learned from the train split alone.
+        train, validation, test: memory-mapped windows; `test` is None where the corpus has none.
+        stats: per split `texts`, `words` (between white space), `tokens` (words, BOS and EOS), `windows`, `targets`
+            (non-padding tokens to be predicted), `unk_share` (of the targets) and, but for train, `unigram_ppl`:
+            the perplexity of the train split's word frequencies, which a model that reads context must beat.
+    """
+
+    folder: Path
+    fingerprint: str
+    tokenizer: WordTokenizer
+    train: Windows
+    validation: Windows
+    test: Windows | None
+    stats: dict[str, dict[str, float]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files."""
+        return sum(path.stat().st_size for path in self.folder.iterdir())
+
+
+def prepare(config: CorpusConfig, cache: Path | None = None, progress: bool = False) -> PreparedCorpus:
+    """Open the corpus from the cache, preparing it first if it is not there or damaged.
+
+    Args:
+        cache: folder of prepared corpora; None stands for `default_cache()`.
+        progress: show a bar on stderr.
+
+    Raises:
+        CorpusError: the corpus is unknown, unreadable or empty, or the cache cannot be written.
+    """
+    source = _source(config.name)
+    folder = (cache or default_cache()) / f"{config.name}-{_key(config, source)}"
+    if found := _intact(folder):
+        return found
+    try:
+        with _lock(folder):
+            if not (found := _intact(folder)):
+                _build(config, source.read(config, progress), folder, progress)
+    except OSError as error:
+        raise CorpusError(
+            f"cannot write the corpus cache {folder.parent} ({error.strerror or error}): "
+            "free it or set TUNE_NEWLLM_CACHE to another folder"
+        ) from error
+    return found or open_prepared(folder)
+
+
+def open_prepared(folder: Path) -> PreparedCorpus:
+    """Open a prepared folder wherever it lies. Reads little: the windows are mapped.
+
+    Raises:
+        CorpusError: the folder is missing, of another format or damaged.
+    """
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if meta["format"] != FORMAT:
+            raise ValueError(f"format {meta['format']}, this version reads {FORMAT}")
+        windows = {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in meta["stats"]}
+        for split, stats in meta["stats"].items():
+            if windows[split].shape != (stats["windows"], meta["corpus"]["window"]):
+                raise ValueError(f"{split}.npy has shape {windows[split].shape}")
+        return PreparedCorpus(
+            folder=folder,
+            fingerprint=meta["fingerprint"],
+            tokenizer=WordTokenizer.load(folder),
+            train=windows["train"],
+            validation=windows["validation"],
+            test=windows.get("test"),
+            stats=meta["stats"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
+        raise CorpusError(f"{folder} is no prepared corpus or is damaged ({error}): prepare it anew") from error
+
+
+def default_cache() -> Path:
+    """`$TUNE_NEWLLM_CACHE`, else `tune_newllm` in `$XDG_CACHE_HOME`, else in `~/.cache`."""
+    if own := os.environ.get("TUNE_NEWLLM_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tune_newllm"
+
+
+def _source(name: str) -> _Source:
+    if name not in _SOURCES:
+        nearest = difflib.get_close_matches(name, _SOURCES, n=1)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        raise CorpusError(f"there is no corpus {name!r}: {hint}known are {', '.join(_SOURCES)}")
+    return _SOURCES[name]
+
+
+def _key(config: CorpusConfig, source: _Source) -> str:
+    asked = [FORMAT, source.digest(config), config.vocab_size, config.windowing, config.window, config.stride]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+def _intact(folder: Path) -> PreparedCorpus | None:
+    with contextlib.suppress(CorpusError, OSError):
+        corpus = open_prepared(folder)
+        return corpus if _fingerprint(folder) == corpus.fingerprint else None
+    return None
+
+
+def _fingerprint(folder: Path) -> str:
+    everything = hashlib.sha256()
+    for path in [*sorted(folder.glob("*.npy")), folder / TOKENIZER_FILE]:
+        with path.open("rb") as file:
+            everything.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return everything.hexdigest()
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Let one process prepare while others wait. Where the disk knows no locks, all do it and the first rename wins."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    with contextlib.suppress(NotImplementedError, OSError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build(config: CorpusConfig, texts: dict[str, list[str]], folder: Path, progress: bool) -> None:
+    """Write the prepared folder beside its place, then move it there."""
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    draft.chmod(0o755)  # mkdtemp shuts others out, yet a cache may be shared
+    try:
+        stats = _write_data(config, texts, draft, progress)
+        meta = {
+            "format": FORMAT,
+            "fingerprint": _fingerprint(draft),
+            "corpus": asdict(config),
+            "python": platform.python_version(),
+            "stats": stats,
+        }
+        (draft / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+        if not _intact(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write_data(
+    config: CorpusConfig, texts: dict[str, list[str]], folder: Path, progress: bool
+) -> dict[str, dict[str, float]]:
+    tokenizer = WordTokenizer.build(track(texts["train"], "counting words", progress), config.vocab_size)
+    tokenizer.save(folder)
+    dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
+    stats, frequencies = {}, np.ones(len(tokenizer))
+    for split, split_texts in texts.items():
+        ids = [tokenizer.encode(text) for text in track(split_texts, f"numbering {split}", progress)]
+        windows = cut(ids, config.windowing, config.window, config.stride, dtype)
+        if not len(windows):
+            raise CorpusError(f"corpus.{split}: no text is long enough for windowing: original, use complete")
+        np.save(folder / f"{split}.npy", windows)
+        counts = np.bincount(windows[:, 1:].ravel(), minlength=len(tokenizer))
+        counts[PAD] = 0
+        tokens = sum(map(len, ids))
+        stats[split] = {
+            "texts": len(ids),
+            "words": tokens - 2 * len(ids),
+            "tokens": tokens,
+            "windows": len(windows),
+            "targets": int(counts.sum()),
+            "unk_share": float(counts[UNK] / counts.sum()),
+        }
+        if split == "train":
+            frequencies += counts
+            continue
+        stats[split]["unigram_ppl"] = _unigram_ppl(frequencies, counts)
+    return stats
+
+
+def _unigram_ppl(frequencies: NDArray[Any], counts: NDArray[Any]) -> float:
+    """Perplexity of targets seen `counts[V]` times under train `frequencies[V]`, to which one was added each."""
+    loss = -(counts * np.log(frequencies / frequencies.sum())).sum() / counts.sum()
+    return float(np.exp(loss))

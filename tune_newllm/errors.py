@@ -1,0 +1,57 @@
+"""Errors this package raises on purpose. Each knows the exit code it ends the command line with.
+
+A message states the rule, what was got instead and the next step, on one line where that is possible.
+"""
+
+
+class TuneError(Exception):
+    """Base of all named errors; raised itself only for faults of our own."""
+
+    exit_code = 1
+
+
+class UsageError(TuneError):
+    """The user asked for something that cannot be done as asked: wrong option, missing file, taken name."""
+
+    exit_code = 2
+
+
+class SpecError(UsageError):
+    """A sweep file breaks a rule. The message names file, line and key."""
+
+
+class CorpusError(UsageError):
+    """A corpus is unknown, missing, unreadable or empty."""
+
+
+class CheckpointError(UsageError):
+    """A checkpoint is missing, damaged or of another shape than asked for."""
+
+
+class FolderError(UsageError):
+    """A sweep folder is missing, taken, unreadable or not a sweep folder."""
+
+
+class NoUsableTrialError(TuneError):
+    """A sweep ended without one trial that could be called its result."""
+
+    exit_code = 4
+
+
+class DivergedError(TuneError):
+    """The training loss left the finite numbers.
+
+    Args:
+        epoch: 1-based epoch in which it happened.
+        step: 1-based optimizer step, counted from the start of training.
+        loss: the offending value.
+    """
+
+    exit_code = 4
+
+    def __init__(self, epoch: int, step: int, loss: float) -> None:
+        super().__init__(f"the loss became {loss} at optimizer step {step} (epoch {epoch}): lower the learning rate")
+        self.epoch, self.step, self.loss = epoch, step, loss
+
+    def __reduce__(self) -> tuple[type["DivergedError"], tuple[int, int, float]]:
+        return type(self), (self.epoch, self.step, self.loss)

@@ -1,0 +1,132 @@
+"""The rows of `records.jsonl`: what a sweep writes and the analysis reads.
+
+Append-only and written by the driver alone. Every line carries the schema version and the time it was written, so a
+reader never has to guess. Field meanings are fixed here and nowhere else.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+SCHEMA_VERSION = 1
+
+TrialState = Literal["completed", "stopped", "diverged", "infeasible", "crashed", "failed"]
+"""How a trial ended. `completed`: all epochs, or early-stopped by patience. `stopped`: by ASHA. `infeasible`: out of
+memory even for one sequence. `crashed`: its process was lost. `failed`: an exception, ours or the user's."""
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+
+    schema_version: int = SCHEMA_VERSION
+    time: float
+    """Unix time in seconds at which the driver wrote the line."""
+
+
+class SweepStarted(_Row):
+    """A driver began to work on the sweep: the first line of every sweep and of every resume."""
+
+    event: Literal["sweep_started"] = "sweep_started"
+    command: list[str]
+    resumed: bool = False
+
+
+class SweepEnded(_Row):
+    """A driver ended. A sweep without a last `sweep_ended` is running or was killed."""
+
+    event: Literal["sweep_ended"] = "sweep_ended"
+    reason: Literal["finished", "interrupted", "budget"]
+
+
+class TrialCreated(_Row):
+    """A configuration was suggested. `parameters` holds the searched values by dotted path."""
+
+    event: Literal["trial_created"] = "trial_created"
+    trial_id: str
+    config_id: str
+    """Hash of `parameters`: replicates share it."""
+    number: int
+    """0-based order of suggestion; equals the number of the row in the study."""
+    seed: int
+    origin: Literal["point", "startup", "sampler", "random", "grid"]
+    parameters: dict[str, Any]
+
+
+class TrialStarted(_Row):
+    """A worker began (or, with `epoch` > 0, went on with) a trial."""
+
+    event: Literal["trial_started"] = "trial_started"
+    trial_id: str
+    epoch: int = 0
+    """Finished epochs found in the checkpoint."""
+
+
+class EpochRecord(_Row):
+    """One finished epoch. Beyond `trial_id` its fields are those of `training.loop.EpochResult`."""
+
+    event: Literal["epoch"] = "epoch"
+    trial_id: str
+    epoch: int
+    step: int
+    tokens: int
+    train_loss: float
+    val_loss: float
+    val_loss_legacy: float
+    val_ppl: float
+    val_acc: float
+    val_ppl_known: float
+    grad_norm: float
+    clipped_share: float
+    tokens_per_s: float
+    seconds: float
+    peak_memory_bytes: int
+    lr: float
+    clip: float | None
+
+
+class TrialEnded(_Row):
+    """A trial reached a final state."""
+
+    event: Literal["trial_ended"] = "trial_ended"
+    trial_id: str
+    state: TrialState
+    epoch: int
+    """Finished epochs."""
+    reason: str = ""
+    """`epochs`, `patience`, `asha` or the error in one line."""
+
+
+Record = SweepStarted | SweepEnded | TrialCreated | TrialStarted | EpochRecord | TrialEnded
+_RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="event")])
+_EVENTS = {"sweep_started", "sweep_ended", "trial_created", "trial_started", "epoch", "trial_ended"}
+
+
+def to_line(record: Record) -> str:
+    """One JSON line, newline included."""
+    return record.model_dump_json() + "\n"
+
+
+def read(path: Path, warnings: list[str] | None = None) -> Iterator[Record]:
+    """Yield the records of a file in order.
+
+    Args:
+        path: a `records.jsonl`; may be growing while it is read.
+        warnings: receives one sentence for each line that is left out.
+
+    A line that is not whole JSON (a crash tore it, or the disk damaged it) and events of a newer program are left out
+    with a warning: the rest of the sweep is still worth reading.
+    """
+    notes = warnings if warnings is not None else []
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                if row.get("event") not in _EVENTS:
+                    notes.append(f"{path.name} line {number}: unknown event {row.get('event')!r}, left out")
+                    continue
+                yield _RECORD.validate_python(row)
+            except (ValueError, AttributeError):
+                notes.append(f"{path.name} line {number} is damaged ({len(line)} bytes), left out")
