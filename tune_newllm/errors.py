@@ -39,7 +39,7 @@ class NoUsableTrialError(TuneError):
 
 
 class DivergedError(TuneError):
-    """The training loss left the finite numbers.
+    """The training loss or its gradient left the finite numbers.
 
     Args:
         epoch: 1-based epoch in which it happened.
@@ -50,7 +50,9 @@ class DivergedError(TuneError):
     exit_code = 4
 
     def __init__(self, epoch: int, step: int, loss: float) -> None:
-        super().__init__(f"the loss became {loss} at optimizer step {step} (epoch {epoch}): lower the learning rate")
+        super().__init__(
+            f"the loss or its gradient became {loss} at optimizer step {step} (epoch {epoch}): lower the learning rate"
+        )
         self.epoch, self.step, self.loss = epoch, step, loss
 
     def __reduce__(self) -> tuple[type["DivergedError"], tuple[int, int, float]]:

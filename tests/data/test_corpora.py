@@ -12,6 +12,7 @@ import pytest
 from tune_newllm.data import corpora, toy
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import default_cache, open_prepared, prepare
+from tune_newllm.data.tokenizer import WordTokenizer
 from tune_newllm.errors import CorpusError
 
 TOY = CorpusConfig(name="toy", window=16)
@@ -41,6 +42,15 @@ def test_windows_and_stats_by_hand(tmp_path):
     }  # fmt: skip
     # Train targets 4 5 1 4 5 1 3 and one more of each of six ids: 3/13 for 4 and 5, 2/13 for EOS.
     assert corpus.stats["validation"]["unigram_ppl"] == pytest.approx((13**3 / (3 * 3 * 2)) ** (1 / 3))
+
+
+def test_a_given_vocabulary_is_kept_and_cached_apart(tmp_path):
+    config = write_text_corpus(tmp_path)
+    learned = prepare(config, tmp_path / "cache")
+    corpus = prepare(config, tmp_path / "cache", tokenizer=WordTokenizer(["beta", "delta", "zeta"]))
+    assert corpus.train.tolist() == [[2, 1, 4, 1], [1, 1, 4, 5], [5, 3, 0, 0]]
+    assert len(corpus.tokenizer) == 7
+    assert prepare(config, tmp_path / "cache").fingerprint == learned.fingerprint != corpus.fingerprint
 
 
 def test_the_vocabulary_is_of_the_train_split_only(prepared):
@@ -77,8 +87,8 @@ def test_a_copy_opens_elsewhere(prepared, tmp_path):
 
 def test_it_is_prepared_once_per_content_vocabulary_and_windowing(tmp_path, monkeypatch):
     built = []
-    real = corpora._write_data
-    monkeypatch.setattr(corpora, "_write_data", lambda *args: built.append(args) or real(*args))
+    real = corpora._write_windows
+    monkeypatch.setattr(corpora, "_write_windows", lambda *args: built.append(args) or real(*args))
     config = write_text_corpus(tmp_path, ("alpha beta gamma alpha beta delta", "alpha beta alpha beta alpha"))
     first = prepare(config, tmp_path / "cache")
     assert prepare(config, tmp_path / "cache").folder == first.folder
@@ -143,12 +153,12 @@ PREPARE_SLOWLY = """
 import sys, time
 from pathlib import Path
 from tune_newllm.data import corpora
-real = corpora._write_data
+real = corpora._write_windows
 def slow(*args):
     print("built", flush=True)
     time.sleep(0.5)
     return real(*args)
-corpora._write_data = slow
+corpora._write_windows = slow
 print(corpora.prepare(corpora.CorpusConfig(name="toy", window=16), Path(sys.argv[1])).fingerprint)
 """
 
@@ -175,7 +185,7 @@ def test_without_locks_the_first_rename_wins(tmp_path, monkeypatch):
         def release(self):
             pass
 
-    real = corpora._write_data
+    real = corpora._write_windows
     inner = []
 
     def overtaken(*args):
@@ -186,7 +196,7 @@ def test_without_locks_the_first_rename_wins(tmp_path, monkeypatch):
         return real(*args)
 
     monkeypatch.setattr(corpora, "FileLock", NoLock)
-    monkeypatch.setattr(corpora, "_write_data", overtaken)
+    monkeypatch.setattr(corpora, "_write_windows", overtaken)
     assert prepare(TOY, tmp_path).fingerprint == inner[1].fingerprint
     assert [path.name for path in tmp_path.iterdir()] == [inner[1].folder.name]
     assert inner[1].folder.stat().st_ino == inner[2], "the folder that others may have open was replaced"

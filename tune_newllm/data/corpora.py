@@ -74,24 +74,31 @@ class PreparedCorpus:
         return sum(path.stat().st_size for path in self.folder.iterdir())
 
 
-def prepare(config: CorpusConfig, cache: Path | None = None, progress: bool = False) -> PreparedCorpus:
+def prepare(
+    config: CorpusConfig,
+    cache: Path | None = None,
+    progress: bool = False,
+    tokenizer: WordTokenizer | None = None,
+) -> PreparedCorpus:
     """Open the corpus from the cache, preparing it first if it is not there or damaged.
 
     Args:
         cache: folder of prepared corpora; None stands for `default_cache()`.
         progress: show a bar on stderr.
+        tokenizer: number the words by this vocabulary, which a model was trained with, instead of learning one from
+            the train split; `config.vocab_size` is not read then.
 
     Raises:
         CorpusError: the corpus is unknown, unreadable or empty, or the cache cannot be written.
     """
     source = _source(config.name)
-    folder = (cache or default_cache()) / f"{config.name}-{_key(config, source)}"
+    folder = (cache or default_cache()) / f"{config.name}-{_key(config, source, tokenizer)}"
     if found := _intact(folder):
         return found
     try:
         with _lock(folder):
             if not (found := _intact(folder)):
-                _build(config, source.read(config, progress), folder, progress)
+                _build(config, source.read(config, progress), folder, progress, tokenizer)
     except OSError as error:
         raise CorpusError(
             f"cannot write the corpus cache {folder.parent} ({error.strerror or error}): "
@@ -142,8 +149,9 @@ def _source(name: str) -> _Source:
     return _SOURCES[name]
 
 
-def _key(config: CorpusConfig, source: _Source) -> str:
-    asked = [FORMAT, source.digest(config), config.vocab_size, config.windowing, config.window, config.stride]
+def _key(config: CorpusConfig, source: _Source, tokenizer: WordTokenizer | None) -> str:
+    vocabulary = config.vocab_size if tokenizer is None else tokenizer.decode(range(len(tokenizer)))
+    asked = [FORMAT, source.digest(config), vocabulary, config.windowing, config.window, config.stride]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
@@ -175,12 +183,17 @@ def _lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _build(config: CorpusConfig, texts: dict[str, list[str]], folder: Path, progress: bool) -> None:
+def _build(
+    config: CorpusConfig, texts: dict[str, list[str]], folder: Path, progress: bool, tokenizer: WordTokenizer | None
+) -> None:
     """Write the prepared folder beside its place, then move it there."""
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     draft.chmod(0o755)  # mkdtemp shuts others out, yet a cache may be shared
     try:
-        stats = _write_data(config, texts, draft, progress)
+        if tokenizer is None:
+            tokenizer = WordTokenizer.build(track(texts["train"], "counting words", progress), config.vocab_size)
+        tokenizer.save(draft)
+        stats = _write_windows(config, texts, draft, progress, tokenizer)
         meta = {
             "format": FORMAT,
             "fingerprint": _fingerprint(draft),
@@ -196,11 +209,9 @@ def _build(config: CorpusConfig, texts: dict[str, list[str]], folder: Path, prog
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write_data(
-    config: CorpusConfig, texts: dict[str, list[str]], folder: Path, progress: bool
+def _write_windows(
+    config: CorpusConfig, texts: dict[str, list[str]], folder: Path, progress: bool, tokenizer: WordTokenizer
 ) -> dict[str, dict[str, float]]:
-    tokenizer = WordTokenizer.build(track(texts["train"], "counting words", progress), config.vocab_size)
-    tokenizer.save(folder)
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
     stats, frequencies = {}, np.ones(len(tokenizer))
     for split, split_texts in texts.items():
