@@ -1,0 +1,188 @@
+"""The part of the context-vector model that must run one time step after the other.
+
+One step is a dozen small operations, so the cost of starting them counts as much as the arithmetic. Training therefore
+goes through one autograd function with a backward pass of its own: nothing is recorded per step, and whatever does not
+depend on the step before (dropout masks, slopes of the gates, weight gradients) is computed for all steps at once.
+
+Shape suffixes: B sequences, T time steps, H hidden, C context, G = 3C gates, x any size.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+LIMIT = 10.0
+"""The context is clamped to +-LIMIT."""
+EPS = 1e-5
+"""Of the layer norm."""
+
+_layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
+
+
+class Cell(NamedTuple):
+    """The weights of one time step; matrices are [out, in]."""
+
+    context_weight: Tensor
+    """Context's share of the first layer, [H, C]; its bias is part of the inputs."""
+    layers: list[tuple[Tensor, Tensor]]
+    """Weight [H, H] and bias [H] of the further feed-forward layers."""
+    gates: tuple[Tensor, Tensor]
+    """Weight [3C, H] and bias [3C] of the heads for delta, f and g."""
+    norm: tuple[Tensor, Tensor]
+    """Gain and bias of the layer norm, [C]."""
+
+
+def scan(
+    inputs_TBH: Tensor, state_BC: Tensor, cell: Cell, dropout: float = 0.0, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Run all time steps; differentiable with respect to inputs, state and weights.
+
+    Matrix products run in autocast's type where autocast is on; the state keeps its own type.
+
+    Args:
+        inputs_TBH: what the first layer adds to the context's share before its ReLU: projected embeddings and bias.
+        state_BC: context before the first step, float32 or wider.
+        cell: the weights.
+        dropout: probability, in steps of 1/65536, that a unit is zeroed after each ReLU; 0 draws nothing.
+        generator: source of the dropout masks; None means torch's default generator.
+
+    Returns:
+        hidden_TBH: the last layer's units (after dropout) at every step; state_BC: context after the last step.
+    """
+    device = inputs_TBH.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else inputs_TBH.dtype
+    dropped = min(round(dropout * 65536), 65535)
+    # Dropout scales what it keeps by 1/(1-p). As ReLU(s z) = s ReLU(z), inputs and weights can carry the factor.
+    scale = 65536 / (65536 - dropped)
+    scaled = [inputs_TBH, cell.context_weight, *(tensor for layer in cell.layers for tensor in layer)]
+    inputs_TBH, *weights = [(tensor * scale if dropped else tensor).to(dtype) for tensor in scaled]
+    weights += [tensor.to(dtype) for tensor in cell.gates]
+    weights += [tensor.to(state_BC.dtype) for tensor in cell.norm]
+    with torch.autocast(device, enabled=False):
+        if dropped or torch.is_grad_enabled():
+            result: tuple[Tensor, Tensor] = _Scan.apply(dropped, generator, inputs_TBH, state_BC, *weights)  # type: ignore[no-untyped-call]
+            return result
+        return _read(inputs_TBH, state_BC, weights)
+
+
+def _read(inputs_TBH: Tensor, state_BC: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The plain loop, which keeps nothing but what it returns."""
+    context_weight, *layers, gate_weight, gate_bias, gain, shift = weights
+    hidden_TBH = torch.empty_like(inputs_TBH)
+    for inputs_BH, hidden_BH in zip(inputs_TBH.unbind(), hidden_TBH.unbind(), strict=True):
+        hidden = torch.addmm(inputs_BH, state_BC.to(inputs_BH.dtype), context_weight.t()).relu_()
+        for weight, bias in zip(layers[::2], layers[1::2], strict=True):
+            hidden = torch.addmm(bias, hidden, weight.t()).relu_()
+        hidden_BH.copy_(hidden)
+        delta, f, g = torch.addmm(gate_bias, hidden, gate_weight.t()).chunk(3, dim=1)
+        state_BC = _update(state_BC, delta, f.sigmoid(), g.sigmoid(), gain, shift)[0]
+    return hidden_TBH, state_BC
+
+
+def _update(state_BC: Tensor, delta: Tensor, f: Tensor, g: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
+    """Next context; and, for the backward pass, the layer norm's input, mean and 1/deviation."""
+    mixed_BC = torch.mul(state_BC, f).addcmul_(g, delta)
+    state_BC, mean, rstd = torch.native_layer_norm(mixed_BC, gain.shape, gain, shift, EPS)
+    return state_BC.clamp_(-LIMIT, LIMIT), mixed_BC, mean, rstd
+
+
+class _Scan(torch.autograd.Function):
+    """The scan with its derivative.
+
+    The weights come in this order: context weight; weight and bias of each further layer; of the gates; of the norm.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        dropped: int,
+        generator: torch.Generator | None,
+        inputs_TBH: Tensor,
+        state_BC: Tensor,
+        *weights: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        context_weight, *layers, gate_weight, gate_bias, gain, shift = weights
+        matrices = [matrix.t() for matrix in (context_weight, *layers[::2])]
+        gate_matrix = gate_weight.t()
+        # Every buffer starts as the bias (or input) of its layer, to which the loop adds the matrix product.
+        units = [_biased(bias, inputs_TBH, dropped, generator) for bias in (inputs_TBH, *layers[1::2])]
+        gates_TBG = gate_bias.repeat(*inputs_TBH.shape[:2], 1)
+        f_and_g = gates_TBG[..., state_BC.shape[1] :]
+        states, norms = [state_BC], []
+        for gates_BG, fg, delta, f, g, *units_BH in _steps(gates_TBG, f_and_g, *gates_TBG.chunk(3, dim=-1), *units):
+            hidden = state_BC.to(inputs_TBH.dtype)
+            for unit_BH, matrix in zip(units_BH, matrices, strict=True):
+                hidden = unit_BH.addmm_(hidden, matrix).relu_()
+            gates_BG.addmm_(hidden, gate_matrix)
+            fg.sigmoid_()
+            state_BC, *norm = _update(state_BC, delta, f, g, gain, shift)
+            states.append(state_BC)
+            norms.append(norm)
+        saved_norms = (torch.stack(parts) for parts in zip(*norms, strict=True))
+        ctx.save_for_backward(*weights, *units, gates_TBG, torch.stack(states), *saved_norms)
+        return units[-1], state_BC
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_hidden_TBH: Tensor, d_state_BC: Tensor) -> tuple[Tensor | None, ...]:
+        *saved, gates_TBG, states, mixed, mean, rstd = ctx.saved_tensors
+        num_layers = (len(saved) - 3) // 3
+        weights, units = saved[:-num_layers], saved[-num_layers:]
+        *layers, gate_weight, _, gain, shift = weights
+        matrices = [layers[0], *layers[1::2]][::-1]
+        # Every buffer starts as a slope, which the loop multiplies by the gradient of what the slope belongs to.
+        d_units = [torch.gt(unit, 0, out=torch.empty_like(unit)) for unit in units]
+        d_gates, f = _gate_slopes(gates_TBG, states[:-1])
+        d_norms = (states[1:].abs() < LIMIT).to(states.dtype)
+        slopes = (d_norms, d_gates, d_gates.flatten(-2), f, *d_units[::-1])
+        for d_hidden, mixed_BC, mean_B1, rstd_B1, d_norm, d_gates_B3C, d_gates_BG, f_BC, *d_units_BH in _steps(
+            d_hidden_TBH, mixed, mean, rstd, *slopes, backwards=True
+        ):
+            norm = (d_norm.mul_(d_state_BC), mixed_BC, gain.shape, mean_B1, rstd_B1, gain, shift)
+            d_mixed = _layer_norm_backward(*norm, (True, False, False))[0]
+            d_gates_B3C.mul_(d_mixed.unsqueeze(1))
+            d_below = torch.addmm(d_hidden, d_gates_BG, gate_weight)
+            for d_unit, matrix in zip(d_units_BH, matrices, strict=True):
+                d_below = d_unit.mul_(d_below).mm(matrix)
+            d_state_BC = d_mixed.mul_(f_BC).add_(d_below)
+        below = [states[:-1].to(gates_TBG.dtype), *units]
+        d_context_weight, _, *d_weights = _weight_gradients([*d_units, d_gates.flatten(-2)], below)
+        norm = (d_norms, mixed, gain.shape, mean, rstd, gain, shift)
+        d_norm_weights = _layer_norm_backward(*norm, (False, True, True))[1:]
+        return None, None, d_units[0], d_state_BC, d_context_weight, *d_weights, *d_norm_weights
+
+
+def _steps(*tensors: Tensor, backwards: bool = False) -> Any:
+    """For each time step, its slices of all tensors [T, ...]; cutting all slices at once is cheaper than indexing."""
+    return zip(*(tensor.unbind()[:: -1 if backwards else 1] for tensor in tensors), strict=True)
+
+
+def _biased(bias: Tensor, like_TBH: Tensor, dropped: int, generator: torch.Generator | None) -> Tensor:
+    """`bias` at every step; a random share of dropped/65536 of the units is set so low that ReLU must give 0."""
+    if not dropped:
+        return torch.empty_like(like_TBH).copy_(bias)
+    # One 64-bit number makes four masks: several times faster than a number for each unit.
+    words = torch.empty(-(-like_TBH.numel() // 4), dtype=torch.int64, device=like_TBH.device)
+    words.random_(-(2**63), None, generator=generator)
+    bits = words.view(torch.int16)[: like_TBH.numel()].view_as(like_TBH)
+    drop = torch.lt(bits, dropped - 32768, out=torch.empty_like(like_TBH))
+    return torch.add(bias, drop, alpha=torch.finfo(drop.dtype).min, out=drop)
+
+
+def _gate_slopes(gates_TBG: Tensor, states_TBC: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives of the mixture f c + g delta by delta and by the logits of f and g, [T, B, 3, C]; and f itself."""
+    delta, f, g = gates_TBG.chunk(3, dim=-1)
+    slopes = [g, states_TBC * f * (1 - f), delta * g * (1 - g)]
+    return torch.stack([slope.to(gates_TBG.dtype) for slope in slopes], dim=-2), f.contiguous()
+
+
+def _weight_gradients(d_outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of weight and bias of each affine map, in turn, from all steps [T, B, x] in one product."""
+    gradients = []
+    for d_output_TBx, input_TBx in zip(d_outputs, inputs, strict=True):
+        d_output = d_output_TBx.flatten(0, 1)
+        gradients += [d_output.t() @ input_TBx.flatten(0, 1), d_output.sum(0)]
+    return gradients
