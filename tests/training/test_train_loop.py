@@ -1,0 +1,202 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tune_newllm.data.config import CorpusConfig
+from tune_newllm.data.corpora import prepare
+from tune_newllm.data.toy import entropy_rate
+from tune_newllm.errors import DivergedError
+from tune_newllm.models import ModelConfig, build
+from tune_newllm.training.batches import dropout_seed, epoch_order, to_tensors
+from tune_newllm.training.config import ClipConfig, EarlyStoppingConfig, LRScheduleConfig, TrainingConfig
+from tune_newllm.training.loop import fit, train_step
+from tune_newllm.training.state import TrainState
+
+CONFIG = TrainingConfig(lr=3e-3, batch_size=8, epochs=3, precision="fp32", device="cpu", seed=3)
+
+
+def run(config, model, train, validation):
+    state = TrainState.create(config, model)
+    return state, list(fit(state, train, validation, config))
+
+
+def test_results_agree_with_a_loop_written_out(tiny, windows):
+    train, validation = windows(21), windows(9, seed=1)
+    schedule = LRScheduleConfig("cosine", warmup=0.2)
+    config = replace(CONFIG, epochs=2, clip=ClipConfig("constant", 1.3), lr_schedule=schedule)
+    state, results = run(config, tiny(), train, validation)
+
+    model = tiny()
+    optimizer = torch.optim.Adam(model.parameters())
+    step = tokens = 0
+    for epoch, result in enumerate(results):
+        losses, norms = [], []
+        for chunk in np.split(epoch_order(21, 3, epoch), [8, 16]):
+            rows = torch.from_numpy(train[chunk].astype(np.int64))
+            logits, _ = model(rows[:, :-1])
+            keep = rows[:, 1:] != 0
+            loss = -logits.log_softmax(-1).gather(2, rows[:, 1:, None]).squeeze(2)[keep]
+            optimizer.zero_grad()
+            loss.mean().backward()
+            norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.3).item())
+            rate = (step + 1) if step < 1 else (1 + math.cos(math.pi * (step - 1) / 5)) / 2
+            optimizer.param_groups[0]["lr"] = 3e-3 * rate
+            optimizer.step()
+            losses += loss.tolist()
+            step, tokens = step + 1, tokens + len(loss)
+        assert (result.epoch, result.step, result.tokens, result.clip) == (epoch + 1, step, tokens, 1.3)
+        assert result.train_loss == pytest.approx(np.mean(losses), rel=1e-5)
+        assert result.grad_norm == pytest.approx(np.mean(norms), rel=1e-4)
+        assert result.clipped_share == np.mean(np.array(norms) > 1.3)
+        assert result.lr == pytest.approx(3e-3 * rate)
+    assert 0 < results[1].clipped_share < 1
+    assert result.peak_memory_bytes > 1e6
+    assert 0 < result.seconds < 60
+    assert result.tokens_per_s > 0
+    for mine, theirs in zip(state.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_micro_batches_and_padding_do_not_change_the_numbers(tiny, windows):
+    train, validation = windows(20), windows(9, seed=1)
+    _, whole = run(CONFIG, tiny(), train, validation)
+    wider = np.pad(train, ((0, 0), (0, 5)))
+    for rows, micro_batch in ((train, 3), (train, 1), (wider, "auto")):
+        _, parts = run(replace(CONFIG, micro_batch=micro_batch), tiny(), rows, validation)
+        for name in ("train_loss", "val_loss", "grad_norm"):
+            got, want = ([getattr(result, name) for result in each] for each in (parts, whole))
+            assert got == pytest.approx(want, rel=1e-5), (micro_batch, name)
+        assert [each.tokens for each in parts] == [each.tokens for each in whole]
+
+
+def test_legacy_loss_moves_with_the_batch_size_and_the_exact_one_does_not(tiny, windows):
+    validation = windows(9, seed=1)
+    frozen = replace(CONFIG, lr=1e-12, epochs=1)
+    results = [run(replace(frozen, batch_size=size), tiny(), windows(20), validation)[1][0] for size in (2, 5)]
+    assert results[0].val_loss == pytest.approx(results[1].val_loss, rel=1e-7)
+    assert results[0].val_loss_legacy != pytest.approx(results[1].val_loss_legacy, rel=1e-5)
+
+
+def test_a_rate_far_too_high_ends_at_the_step_where_the_loss_left_the_finite_numbers(tiny, windows):
+    config = replace(CONFIG, lr=1e36, clip=ClipConfig("none"))
+    state = TrainState.create(config, tiny())
+    with pytest.raises(DivergedError) as caught:
+        list(fit(state, windows(40), windows(9), config))
+    # The first step sees the initial weights; its update, as large as the rate, spoils the second.
+    assert (caught.value.epoch, caught.value.step) == (1, 2)
+    assert state.history == []
+
+
+def test_weights_spoiled_by_the_last_step_of_an_epoch_are_found_by_its_validation(tiny, windows):
+    config = replace(CONFIG, lr=1e36, batch_size=40)
+    state = TrainState.create(config, tiny())
+    with pytest.raises(DivergedError) as caught:
+        next(fit(state, windows(40), windows(9), config))
+    assert (caught.value.epoch, caught.value.step, state.history) == (1, 1, [])
+
+
+def test_the_last_good_epoch_is_kept_when_a_later_one_diverges(tiny, windows):
+    state = TrainState.create(CONFIG, tiny())
+    epochs = fit(state, windows(20), windows(9), CONFIG)
+    good = next(epochs)
+    torch.nn.init.constant_(state.model.output.bias, math.inf)
+    with pytest.raises(DivergedError) as caught:
+        next(epochs)
+    assert (caught.value.epoch, caught.value.step) == (2, 4)
+    assert state.history == [good]
+
+
+def test_a_gradient_that_is_not_finite_is_a_divergence_too(tiny, windows):
+    state = TrainState.create(CONFIG, tiny())
+    state.model.output.weight.register_hook(lambda gradient: gradient * math.inf)
+    before = state.model.embedding.weight.clone()
+    with pytest.raises(DivergedError):
+        train_step(state, windows(8), None, 8)
+    assert torch.equal(state.model.embedding.weight, before)
+
+
+def test_early_stopping_by_hand(tiny, windows):
+    state = TrainState.create(CONFIG, tiny())
+    result = next(fit(state, windows(8), windows(8), CONFIG))
+    config = replace(CONFIG, epochs=100, early_stopping=EarlyStoppingConfig(patience=2, min_delta=0.25))
+    state = TrainState.create(config, tiny())
+    # 3.9 is lower, but by less than 0.25; 3.75 is lower by exactly that and counts.
+    bad = [0, 1, 0, 1, 2]
+    best = [True, True, True, True, False]
+    for epoch, loss in enumerate([4.0, 3.9, 3.75, 3.6, 3.6]):
+        assert state.finished is None
+        state.record(replace(result, epoch=epoch + 1, val_loss=loss), config)
+        assert (state.bad_epochs, state.is_best) == (bad[epoch], best[epoch])
+    assert (state.finished, state.best_epoch) == ("patience", 4)
+
+
+def test_scaler_skips_an_overflowing_step_and_goes_on(tiny, windows):
+    state = TrainState.create(CONFIG, tiny())
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    overflow = state.model.output.bias.register_hook(lambda gradient: gradient * 1e3)
+    before = [each.clone() for each in state.model.parameters()]
+    skipped = train_step(state, windows(8), 1.0, 3)
+    assert math.isfinite(skipped.loss)
+    assert not math.isfinite(skipped.norm)
+    assert all(map(torch.equal, state.model.parameters(), before))
+    assert (state.step, state.scaler.get_scale()) == (1, 2.0**126)
+    overflow.remove()
+
+    plain = TrainState.create(CONFIG, tiny())
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    scaled, unscaled = train_step(state, windows(8), 1e-3, 3), train_step(plain, windows(8), 1e-3, 3)
+    assert scaled.norm == pytest.approx(unscaled.norm, rel=1e-5)
+    for mine, theirs in zip(state.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    state.model.output.weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(DivergedError):
+        train_step(state, windows(8), 1.0, 8)
+
+    # However large the scale, it does not excuse a loss: that is never scaled before it is read.
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    torch.nn.init.constant_(state.model.output.bias, math.inf)
+    with pytest.raises(DivergedError):
+        train_step(state, windows(8), 1.0, 8)
+
+
+def test_order_depends_on_seed_and_epoch_and_visits_every_row():
+    orders = [epoch_order(50, seed, epoch).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0))]
+    assert orders[0] == orders[3]
+    assert len({tuple(order) for order in orders}) == 3
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({dropout_seed(seed, epoch) for seed in (0, 1, 2**62) for epoch in range(3)}) == 9
+
+
+def test_padding_behind_the_longest_row_is_cut_off():
+    rows = np.array([[2, 5, 6, 3, 0, 0], [2, 3, 0, 0, 0, 0]], dtype=np.uint16)
+    inputs, targets = to_tensors(rows, "cpu")
+    assert inputs.tolist() == [[2, 5, 6], [2, 3, 0]]
+    assert targets.tolist() == [[5, 6, 3], [3, 0, 0]]
+
+
+def test_nothing_draws_from_the_global_generators(tiny, windows):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    run(CONFIG, tiny(dropout=0.2), windows(20), windows(9))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+
+
+def test_a_small_model_learns_the_toy_corpus(tmp_path):
+    corpus = prepare(CorpusConfig(name="toy", vocab_size=20, window=16), cache=tmp_path)
+    targets = corpus.validation[:, 1:]
+    counts = np.bincount(targets[targets != 0])
+    shares = counts[counts > 0] / counts.sum()
+    unigram = -(shares * np.log(shares)).sum()
+
+    config = replace(CONFIG, lr=1e-2, batch_size=32, epochs=4)
+    model = build(ModelConfig(embed_dim=16, hidden_dim=32, ctx_dim=16, num_layers=2), len(corpus.tokenizer), seed=0)
+    _, results = run(config, model, corpus.train, corpus.validation)
+    losses = [result.val_loss for result in results]
+    assert losses[-1] < unigram - 0.5
+    # Whatever could do better than the entropy rate would have seen its targets.
+    assert entropy_rate() - 0.1 < losses[-1] < entropy_rate() + 0.1

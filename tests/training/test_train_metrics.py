@@ -1,0 +1,63 @@
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tune_newllm.training.metrics import evaluate, perplexity
+
+LOGITS = np.random.default_rng(0).normal(size=(8, 8))
+
+
+class Bigram(nn.Module):
+    """Logits are a row of a fixed table, chosen by the input token."""
+
+    def forward(self, tokens_BT, state=None):
+        assert not self.training
+        return torch.tensor(LOGITS, dtype=torch.float32)[tokens_BT], state
+
+
+def reference(rows, legacy_batch):
+    """All figures, token by token, as the definitions say them."""
+    log_probabilities = LOGITS - np.log(np.exp(LOGITS).sum(1, keepdims=True))
+    losses, known, hits, batches = [], [], 0, []
+    for start in range(0, len(rows), legacy_batch):
+        batch = []
+        for row in rows[start : start + legacy_batch]:
+            for token, target in pairwise(row):
+                if target != 0:
+                    loss = -log_probabilities[token, target]
+                    batch.append(loss)
+                    hits += LOGITS[token].argmax() == target
+                    if target != 1:
+                        known.append(loss)
+        losses += batch
+        batches.append(np.mean(batch))
+    return np.mean(losses), np.mean(batches), hits / len(losses), np.mean(known), len(losses)
+
+
+def test_every_figure_agrees_with_its_definition():
+    rng = np.random.default_rng(1)
+    rows = rng.integers(1, 8, (700, 9)).astype(np.uint16)
+    for row in rows:
+        row[rng.integers(2, 10) :] = 0
+    model = Bigram().train()
+    for legacy_batch in (7, 256, 1000):
+        loss, legacy, acc, known, targets = reference(rows, legacy_batch)
+        got = evaluate(model, rows, device="cpu", legacy_batch=legacy_batch)
+        assert got.loss == pytest.approx(loss, rel=1e-6)
+        assert got.loss_legacy == pytest.approx(legacy, rel=1e-6)
+        assert got.loss_legacy != pytest.approx(loss, rel=1e-6) or legacy_batch == 1000
+        assert (got.acc, got.targets) == (pytest.approx(acc), targets)
+        assert got.ppl == pytest.approx(math.exp(loss), rel=1e-6)
+        assert got.ppl_known == pytest.approx(math.exp(known), rel=1e-6)
+    assert model.training
+    assert evaluate(model, rows, device="cpu").loss_legacy is None
+
+
+def test_edges_of_perplexity():
+    assert perplexity(800.0) == math.inf
+    only_unknown = np.array([[2, 1, 0]], dtype=np.uint16)
+    assert math.isnan(evaluate(Bigram(), only_unknown, device="cpu").ppl_known)

@@ -1,0 +1,1 @@
+"""Training one model: `fit` and what it needs. Knows nothing of sweeps."""

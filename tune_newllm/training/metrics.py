@@ -1,0 +1,118 @@
+"""What is measured: the result of an epoch, and the evaluation of a model on fixed data."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tune_newllm.training.batches import PAD, UNK, Windows, to_tensors
+
+EVALUATION_ROWS = 256
+"""Sequences in one forward pass of an evaluation; the same for every trial, so that no metric moves with its batch."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's figures on one set of windows. Losses are in nats per token."""
+
+    loss: float
+    """Sum of token losses / number of targets."""
+    loss_legacy: float | None
+    """Mean of batch means, each over the targets of one batch of `legacy_batch` rows (original research, metric)."""
+    ppl: float
+    """exp(loss)."""
+    acc: float
+    """Share of targets that have the highest logit."""
+    ppl_known: float
+    """Perplexity over the targets other than `<UNK>`; NaN where there are none."""
+    targets: int
+    """Number of targets (non-padding)."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One finished epoch. Losses are in nats per token; `val_*` are an `Evaluation` after the epoch's last step."""
+
+    epoch: int
+    """1-based."""
+    step: int
+    """Optimizer steps since the start of training, with those that loss scaling skipped."""
+    tokens: int
+    """Training targets (non-padding) seen since the start of training."""
+    train_loss: float
+    """Token-weighted mean over the epoch, with dropout, each batch before its own step."""
+    val_loss: float
+    val_loss_legacy: float
+    val_ppl: float
+    val_acc: float
+    val_ppl_known: float
+    grad_norm: float
+    """Mean over the epoch's steps of the global L2 norm before clipping; steps skipped by loss scaling do not count."""
+    clipped_share: float
+    """Share of those steps whose norm was above `clip`."""
+    tokens_per_s: float
+    """Training targets per second of training, evaluation not counted."""
+    seconds: float
+    """The whole epoch, with evaluation."""
+    peak_memory_bytes: int
+    """CUDA: most bytes allocated in the epoch. Elsewhere: largest resident size of the process so far."""
+    lr: float
+    """Of the epoch's last step, after scaling rule and schedule."""
+    clip: float | None
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, windows: Windows, *, device: str, legacy_batch: int | None = None) -> Evaluation:
+    """Measure a model on windows [N, window], in fp32 whatever the training precision was, as the original did.
+
+    Args:
+        model: follows the model protocol and lies on `device`; its training mode is restored.
+        windows: every row starts with a zero state.
+        device: as `resolve_device` gives it.
+        legacy_batch: batch size for `loss_legacy`, which is None without it.
+    """
+    was_training = model.training
+    model.eval()
+    sums = []
+    for start in range(0, len(windows), EVALUATION_ROWS):
+        inputs_BT, targets_BT = to_tensors(windows[start : start + EVALUATION_ROWS], device)
+        logits_BTV, _ = model(inputs_BT)
+        sums.append(sequence_sums(logits_BTV, targets_BT).cpu().double().numpy())
+    model.train(was_training)
+    return summarise(np.concatenate(sums), legacy_batch)
+
+
+def sequence_sums(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """Per sequence: loss, targets, hits, loss over known targets, known targets; [B, 5]."""
+    losses = F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=PAD, reduction="none")
+    losses_BT = losses.view(targets_BT.shape)
+    is_target, is_known = targets_BT != PAD, targets_BT > UNK
+    hits = (logits_BTV.argmax(-1) == targets_BT) & is_target
+    columns = [losses_BT, is_target, hits, losses_BT * is_known, is_known]
+    return torch.stack([column.sum(1, dtype=torch.float32) for column in columns], dim=1)
+
+
+def summarise(sums: NDArray[np.float64], legacy_batch: int | None) -> Evaluation:
+    """Figures from the rows that `sequence_sums` gave, in the order of the data."""
+    loss, targets, hits, known_loss, known = sums.sum(axis=0).tolist()
+    legacy = None
+    if legacy_batch is not None:
+        starts = np.arange(0, len(sums), legacy_batch)
+        legacy = float(np.mean(np.add.reduceat(sums[:, 0], starts) / np.add.reduceat(sums[:, 1], starts)))
+    return Evaluation(
+        loss=loss / targets,
+        loss_legacy=legacy,
+        ppl=perplexity(loss / targets),
+        acc=hits / targets,
+        ppl_known=perplexity(known_loss / known) if known else math.nan,
+        targets=int(targets),
+    )
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), infinite where a float cannot hold it."""
+    return math.exp(loss) if loss < 709 else loss * math.inf
