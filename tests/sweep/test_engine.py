@@ -1,0 +1,147 @@
+"""Whole sweeps on a real Ray: what is left in the folder, how trials end, stopping and going on."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tune_newllm import records
+from tune_newllm.errors import FolderError, UsageError
+from tune_newllm.sweep import engine
+from tune_newllm.sweep.folder import SweepFolder
+from tune_newllm.sweep.history import History
+from tune_newllm.sweep.loading import parse_spec
+from tune_newllm.sweep.source import parse_yaml
+
+TINY = """\
+corpus: {name: toy, vocab_size: 100, window: 16}
+model: {embed_dim: 8, hidden_dim: 16, ctx_dim: 8, num_layers: 1}
+training: {epochs: 3, precision: fp32, device: cpu, batch_size: 64}
+parameters:
+  training.lr: {distribution: log_uniform_values, min: 1e-4, max: 1e-1}
+  model.dropout: {values: [0.0, 0.2]}
+balanced: model.dropout
+early_terminate: {min_iter: 1, eta: 2}
+run_cap: 6
+"""
+
+
+def run(text, root, name="sweep", listener=lambda record: None):
+    outcome = engine.search(parse_spec(parse_yaml(text, "t")), root, name, "t", ["x"], listener, progress=False)
+    return SweepFolder.open(outcome.folder)
+
+
+def table(folder):
+    """What must not depend on interruptions."""
+    rows = History(folder.read()).trials.values()
+    return [(t.parameters, t.state, {e: r.val_loss for e, r in sorted(t.epochs.items())}) for t in rows]
+
+
+def test_a_sweep_leaves_everything_a_reader_needs(ray_address, tmp_path):
+    folder = run(TINY, tmp_path)
+    history = History(folder.read())
+    assert len(history.trials) == 6
+    assert not history.unfinished()
+    assert {trial.state for trial in history.trials.values()} == {"completed", "stopped"}
+    assert isinstance(folder.read()[-1], records.SweepEnded)
+    for trial in history.trials.values():
+        files = {path.name for path in folder.trial(trial.id).iterdir()}
+        assert files == {"configuration.json", "tokenizer.json", "model.safetensors", "state.safetensors", "log.txt"}
+    spec = folder.spec()
+    assert spec.training.micro_batch != "auto"
+    assert spec.resources.max_concurrent == 2
+    assert folder.corpus() == folder.path / "data"
+    facts = folder.provenance()
+    assert facts["data"]["fingerprint"]
+    assert facts["versions"]["ray"]
+    assert {path.name for path in folder.path.iterdir()} == {
+        "sweep.yaml", "provenance.json", "records.jsonl", "study.journal", "data", "trials",
+    }  # fmt: skip
+
+
+def test_diverged_and_failed_trials_end_as_such_and_stop_nothing(ray_address, tmp_path):
+    text = TINY.replace("min: 1e-4, max: 1e-1", "min: 1e-3, max: 1e30").replace("balanced: model.dropout\n", "")
+    text += "points: [{training.lr: 1e30, model.dropout: 0.0}, {training.lr: 1e-2, model.dropout: 0.0}]\n"
+    spec = text.replace("run_cap: 6", "run_cap: 3").replace("early_terminate: {min_iter: 1, eta: 2}\n", "")
+
+    def occupy(record):
+        # A file where the trial's folder should be: the second trial cannot write anything.
+        if isinstance(record, records.TrialCreated) and record.number == 1:
+            (tmp_path / "sweep" / "trials" / record.trial_id).write_text("in the way")
+
+    folder = run(spec.replace("run_cap", "resources: {max_concurrent: 1}\nrun_cap"), tmp_path, listener=occupy)
+    trials = list(History(folder.read()).trials.values())
+    assert [trial.state for trial in trials][:2] == ["diverged", "failed"]
+    assert "optimizer step" in trials[0].ended.reason
+    assert "FileExistsError" in trials[1].ended.reason
+    assert trials[2].ended is not None
+
+
+def test_a_lost_worker_is_a_crashed_trial_and_the_others_go_on(ray_address, tmp_path):
+    killed = []
+
+    def kill(record):
+        if isinstance(record, records.EpochRecord) and not killed:
+            for process in Path("/proc").glob("[0-9]*"):
+                try:
+                    name = (process / "cmdline").read_bytes()
+                except OSError:
+                    continue
+                if name.startswith(b"ray::") and b"TrialRunner" in name and not killed:
+                    killed.append(record.trial_id)
+                    os.kill(int(process.name), signal.SIGKILL)
+
+    folder = run(TINY.replace("run_cap", "resources: {max_concurrent: 1}\nrun_cap"), tmp_path, listener=kill)
+    states = {trial.id: trial.state for trial in History(folder.read()).trials.values()}
+    assert states.pop(killed[0]) == "crashed"
+    assert set(states.values()) == {"completed", "stopped"}
+
+
+def test_an_interrupted_sweep_resumes_to_the_table_of_an_undisturbed_one(ray_address, tmp_path):
+    text = TINY.replace("run_cap", "resources: {max_concurrent: 1}\nrun_cap")
+    undisturbed = run(text, tmp_path, "one")
+    seen = []
+
+    def interrupt(record):
+        seen.append(record)
+        if sum(isinstance(row, records.EpochRecord) for row in seen) == 5 and isinstance(record, records.EpochRecord):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    spec = parse_spec(parse_yaml(text, "t"))
+    outcome = engine.search(spec, tmp_path, "two", "t", ["x"], interrupt, progress=False)
+    folder = SweepFolder.open(outcome.folder)
+    assert outcome.signal == signal.SIGINT
+    assert folder.read()[-1].reason == "interrupted"
+    assert History(folder.read()).unfinished()
+    # A copy elsewhere, with a last line that a crash tore, goes on just as well.
+    folder.path.rename(tmp_path / "moved")
+    with (tmp_path / "moved" / "records.jsonl").open("a") as lines:
+        lines.write('{"event": "epo')
+    resumed = engine.resume(tmp_path / "moved", ["x"], lambda record: None)
+    assert resumed.signal is None
+    assert table(SweepFolder.open(resumed.folder)) == table(undisturbed)
+
+
+def test_fractional_gpus_are_placed_by_ray(ray_address, tmp_path):
+    text = TINY.replace("device: cpu, ", "").replace("run_cap: 6", "resources: {gpus_per_trial: 0.5}\nrun_cap: 2")
+    resources = run(text, tmp_path, "half").spec().resources
+    assert (resources.gpus_per_trial, resources.max_concurrent) == (0.5, 2)
+    whole = run(TINY.replace("device: cpu, ", "").replace("run_cap: 6", "run_cap: 1"), tmp_path, "whole").spec()
+    assert (whole.resources.gpus_per_trial, whole.resources.max_concurrent) == (1, 1)
+    with pytest.raises(UsageError, match="asks for 2 GPU, but there are 1"):
+        run(text.replace("0.5", "2"), tmp_path, "two")
+    assert not (tmp_path / "two").exists()
+
+
+def test_changed_data_and_folders_that_are_no_sweep_are_refused(ray_address, tmp_path):
+    folder = run(TINY.replace("run_cap: 6", "run_cap: 1"), tmp_path)
+    other = run(TINY.replace("run_cap: 6", "run_cap: 1").replace("window: 16", "window: 12"), tmp_path, "other")
+    (folder.path / "data").rename(tmp_path / "old")
+    (other.path / "data").rename(folder.path / "data")
+    with pytest.raises(FolderError, match="other data"):
+        engine.resume(folder.path, ["x"], lambda record: None)
+    with pytest.raises(FolderError, match="not a sweep folder"):
+        engine.resume(tmp_path, ["x"], lambda record: None)
+    with pytest.raises(FolderError, match="exists already"):
+        run(TINY, tmp_path, "other")

@@ -1,0 +1,159 @@
+"""What the sweep file accepts, means and refuses."""
+
+from pathlib import Path
+
+import pytest
+
+from tune_newllm.errors import SpecError
+from tune_newllm.sweep.loading import load_spec, parse_spec
+from tune_newllm.sweep.source import parse_yaml
+from tune_newllm.sweep.spec import EarlyTerminate, paths
+from tune_newllm.training.config import ClipConfig, LRScheduleConfig
+
+FILES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
+
+EXAMPLE = """\
+description: learning rate and batch size
+corpus: {name: python-docs, vocab_size: 1000, window: 32, windowing: complete}
+model: {family: context_vector, embed_dim: 64, hidden_dim: 128, ctx_dim: 64, num_layers: 2}
+training:
+  epochs: 8
+  lr_schedule: {name: cosine, warmup: 0.05, final: 0.1}
+  clip: {schedule: constant, norm: 1.0}
+  early_stopping: none
+method: bayes
+metric: {name: val_loss, goal: minimize}
+parameters:
+  training.lr: {distribution: log_uniform_values, min: 1e-4, max: 3e-2}
+  training.batch_size: {values: [8, 16, 32]}
+points: [{training.lr: 1e-3, training.batch_size: 32}]
+balanced: training.batch_size
+early_terminate: {type: hyperband, min_iter: 4, eta: 2, within: training.batch_size}
+run_cap: 40
+resources: {cpus_per_trial: 1, gpus_per_trial: auto, max_concurrent: auto, address: local}
+"""
+
+
+@pytest.fixture
+def example(tmp_path):
+    path = tmp_path / "example.yaml"
+    path.write_text(EXAMPLE)
+    return path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_shipped_file_is_valid_and_opens_with_a_comment(path):
+    assert load_spec(path).searched
+    assert path.read_text().startswith("# ")
+
+
+def test_values_are_read_as_yaml_1_2_and_shorthands_expand(example):
+    spec = load_spec(example)
+    assert spec.searched["training.lr"].low == 1e-4
+    assert spec.training.lr_schedule == LRScheduleConfig("cosine", 0.05, 0.1)
+    assert spec.training.early_stopping is None
+    assert parse_spec(parse_yaml("training: {clip: original}", "x")).training.clip == ClipConfig("original")
+    assert parse_spec(parse_yaml("training: {clip: null}", "x")).training.clip == ClipConfig("none")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_the_resolved_file_reads_back_as_the_same_sweep(path, tmp_path):
+    spec = load_spec(path)
+    (tmp_path / "again.yaml").write_text(spec.to_yaml())
+    assert load_spec(tmp_path / "again.yaml") == spec
+
+
+def test_a_configuration_holds_the_suggested_values(example):
+    spec = load_spec(example, ["parameters.training.clip={values: [none, original]}", "model.dropout=0.3"])
+    made = spec.configuration({"training.lr": 0.01, "training.batch_size": 8, "training.clip": "original"})
+    assert (made.training.lr, made.training.batch_size, made.model.dropout) == (0.01, 8, 0.3)
+    assert made.training.clip == ClipConfig("original")
+    inner = spec.configuration({"training.clip.norm": 0.5})
+    assert inner.training.clip == ClipConfig("constant", 0.5)
+
+
+def test_constants_of_the_search_go_into_every_configuration():
+    spec = parse_spec(parse_yaml("parameters: {training.lr: {value: 0.5}, model.ctx_dim: {values: [8, 16]}}", "x"))
+    assert list(spec.searched) == ["model.ctx_dim"]
+    assert spec.configuration({"model.ctx_dim": 8}).training.lr == 0.5
+
+
+def test_set_on_a_searched_key_fixes_it_and_what_hung_on_it(example):
+    spec = load_spec(example, ["training.batch_size=16"])
+    assert list(spec.searched) == ["training.lr"]
+    assert spec.training.batch_size == 16
+    assert (spec.balanced, spec.early_terminate.within) == (None, None)
+    assert spec.points == [{"training.lr": 1e-3}]
+
+
+@pytest.mark.parametrize(
+    ("rule", "epochs", "rungs"),
+    [
+        ({"min_iter": 4, "eta": 2}, 8, [4]),
+        ({"min_iter": 1, "eta": 3}, 27, [1, 3, 9]),
+        ({"min_iter": 1, "eta": 3}, 28, [1, 3, 9, 27]),
+        ({"max_iter": 27, "s": 2, "eta": 3}, 27, [3, 9]),
+        ({"max_iter": 27, "s": 5, "eta": 3}, 27, [1, 3, 9]),
+        ({"min_iter": 2, "eta": 1.5}, 8, [2, 3, 5, 7]),
+        ({"min_iter": 9, "eta": 2}, 8, []),
+    ],
+)
+def test_rungs_follow_the_bands_of_wandb(rule, epochs, rungs):
+    assert EarlyTerminate(**rule).rungs(epochs) == rungs
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("epochs: 8", "epohs: 8", 5, "training.epohs.*no known key.*`epochs`"),
+        ("epochs: 8", "epochs: 0", 5, "`training.epochs`: must be .*, got 0"),
+        ("epochs: 8", "epochs: 2.5", 5, "`training.epochs`: must be a valid integer"),
+        ("  training.lr:", "  training.lrr:", 12, "`training.lrr` is no path.*`training.lr`"),
+        ("min: 1e-4", "min: 1", 12, "`min` < `max` must hold, got min 1, max 0.03"),
+        ("min: 1e-4", "min: -1", 12, "`min` > 0"),
+        ("[8, 16, 32]", "[0, 16, 32]", 13, "batch_size.*must be .*, got 0"),
+        ("  training.batch_size:", "  training.epochs:", 13, "cannot be searched: it is the fidelity"),
+        ("  training.batch_size:", "  corpus.window:", 13, "cannot be searched"),
+        ("method: bayes", "method: byes", 9, "did you mean `bayes`"),
+        ("method: bayes", "method: quasi", 9, "`quasi` is not supported yet"),
+        ("method: bayes", "method: grid", 9, "`training.lr` is continuous"),
+        ("run_cap: 40", "budget: {wall: 2h}", 17, "`budget` is not supported yet"),
+        ("run_cap: 40", "runcap: 40", 17, "`runcap`.*`run_cap`"),
+        ("balanced: training.batch_size", "balanced: training.lr", 15, "finitely many"),
+        ("balanced: training.batch_size", "balanced: batch_size", 15, "is not searched"),
+        ("training.lr: 1e-3, ", "training.lr: 1, ", 14, "outside its searched range"),
+        ("goal: minimize", "goal: maximize", 10, "must be 'minimize'"),
+        ("max_concurrent: auto", "max_concurrent: none", 18, "must be .* or 'auto', got 'none'"),
+        ("epochs: 8", "epochs: [8", 6, "not valid YAML"),
+    ],
+)
+def test_mistakes_are_refused_with_file_line_key_and_rule(example, old, new, line, words):
+    assert old in EXAMPLE
+    example.write_text(EXAMPLE.replace(old, new, 1))
+    with pytest.raises(SpecError, match=words) as caught:
+        load_spec(example)
+    assert str(caught.value).startswith(f"{example}:{line}:")
+
+
+def test_missing_files_and_files_that_are_no_mapping_are_refused(tmp_path):
+    with pytest.raises(SpecError, match="no such sweep file"):
+        load_spec(tmp_path / "absent.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(SpecError, match="mapping"):
+        load_spec(tmp_path / "list.yaml")
+
+
+@pytest.mark.parametrize("text", ["nonsense", "=3", "training.lr.deep=3", "training.lr=[", "model.size=3"])
+def test_impossible_overrides_are_refused(example, text):
+    with pytest.raises(SpecError, match=r"--set|known key"):
+        load_spec(example, [text])
+
+
+def test_every_path_of_the_configuration_can_be_set(example):
+    spec = load_spec(example)
+    tree = spec.configuration().to_dict()
+    for path in paths():
+        node = tree
+        for key in path.split("."):
+            assert node is None or key in node
+            node = node and node[key]

@@ -1,0 +1,78 @@
+"""Ray: started quietly on this machine or joined at an address, and what it has to give."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tune_newllm.errors import UsageError
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000",
+}
+"""No banner, no telemetry, nothing written but what we write; set before Ray is imported."""
+OBJECT_STORE_BYTES = 100_000_000
+"""Trials pass paths, not arrays, so Ray's shared memory stays small (the least it accepts is 75 MB)."""
+LONGEST_TEMPORARY_PATH = 40
+"""Ray puts sockets below its temporary folder, and a socket's path has at most 107 characters."""
+
+
+@contextmanager
+def cluster(address: str, gpus: float | None = None) -> Iterator[dict[str, float]]:
+    """Ray's resources (`CPU`, `GPU`, ...), for as long as the context lasts.
+
+    Args:
+        address: `local` starts Ray on this machine alone; anything else is the address of a running cluster.
+        gpus: what a local Ray takes for the number of GPUs; None: those that it finds.
+
+    Raises:
+        UsageError: no cluster answers at the address.
+    """
+    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+    import ray
+
+    for name in ("ray", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        yield ray.cluster_resources()  # type: ignore[no-untyped-call]
+        return
+    quiet: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+    if address == "local":
+        ray.init(
+            address="local",
+            num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            num_gpus=gpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=_short_temporary_folder(),
+            **quiet,
+        )
+    else:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UsageError(
+                f"resources.address: no Ray cluster answers at {address!r} ({error}); use `local`"
+            ) from None
+    try:
+        yield ray.cluster_resources()  # type: ignore[no-untyped-call]
+    finally:
+        ray.shutdown()
+
+
+def _short_temporary_folder() -> str | None:
+    """None where Ray's own choice is short enough for its sockets."""
+    usual = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    return None if len(usual) <= LONGEST_TEMPORARY_PATH else str(Path("/tmp") / f"ray-{os.getuid()}")

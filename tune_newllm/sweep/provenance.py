@@ -1,0 +1,73 @@
+"""Where a sweep's numbers come from: versions, code, data, machine and command line."""
+
+import os
+import platform
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tune_newllm.data.corpora import PreparedCorpus
+
+if TYPE_CHECKING:
+    from tune_newllm.sweep.resolve import Hardware
+    from tune_newllm.sweep.spec import SweepSpec
+
+PACKAGES = ("tune-newllm", "torch", "ray", "optuna", "transformers", "datasets", "numpy", "pandas", "plotly")
+
+
+def collect(spec: "SweepSpec", corpus: PreparedCorpus, hardware: "Hardware", command: list[str]) -> dict[str, Any]:
+    """Everything needed to know what was run, as JSON types."""
+    return {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": command,
+        "versions": {"python": platform.python_version(), **versions()},
+        "git": git_commit(),
+        "data": {"fingerprint": corpus.fingerprint, "folder": str(corpus.folder), "stats": corpus.stats},
+        "hardware": {
+            "device": hardware.device,
+            "name": hardware.name,
+            "machine_cpus": os.cpu_count(),
+            "system": platform.platform(terse=True),
+            "max_concurrent": spec.resources.max_concurrent,
+        },
+        "precision": {"chosen": spec.training.precision, "reason": hardware.precision_reason},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides the numbers."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this package runs from, with `-dirty` where it was changed; None when installed."""
+    here = Path(__file__).parent
+    try:
+        shown = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+        tracked = subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name],
+            capture_output=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return shown.stdout.strip() if tracked.returncode == 0 else None
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

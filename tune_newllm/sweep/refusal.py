@@ -1,0 +1,111 @@
+"""Pydantic's complaints in our words: file, line, key, rule, what was got, nearest valid name."""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from tune_newllm.sweep.source import Location, Source
+
+_UNKNOWN_KEY = {"extra_forbidden", "unexpected_keyword_argument"}
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`; did you mean ...?` or a list of what there is."""
+    known = list(names)
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if match:
+        return f"; did you mean `{match[0]}`?"
+    return f"; there are {', '.join(f'`{one}`' for one in known)}" if known else ""
+
+
+def plain(error: ValidationError) -> list[str]:
+    """The messages without file and line, for configurations that come from no file."""
+    return [f"`{key}`: {text}" if key else text for _, key, text in _problems(error, None)]
+
+
+def located(error: ValidationError, source: Source, root: type) -> list[str]:
+    """One line a problem: `file.yaml:12: message`."""
+    return [f"{source.where(at)}: `{key}`: {text}" for at, key, text in _problems(error, root)]
+
+
+def _problems(error: ValidationError, root: type | None) -> list[tuple[Location, str, str]]:
+    """(location, dotted key, message), one for each key: what each branch of a union wanted is joined by `or`."""
+    found: dict[Location, str] = {}
+    for problem in error.errors():
+        at = tuple(part for part in problem["loc"] if not _is_tag(part))
+        text = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "value_error":
+            at, text = _to_field(at, text)
+        elif problem["type"] in _UNKNOWN_KEY:
+            names = _names_at(root, at[:-1]) if root is not None else []
+            text = f"is no known key{nearest(str(at[-1]), names)}"
+        elif text.startswith("Input should be "):
+            wanted = text.removeprefix("Input should be ").split(", unable to", 1)[0]
+            before = found.get(at, "").split(", got ", 1)[0]
+            got = problem["input"]
+            text = f"{before or 'must be'}{' or' if before else ''} {wanted}, got {got!r}{_spelling(got, problem)}"
+        found[at] = text
+    return [(at, ".".join(map(str, at)), text) for at, text in found.items()]
+
+
+def _to_field(at: Location, text: str) -> tuple[Location, str]:
+    """Our dataclasses begin a message with the name of the field: take it into the location."""
+    name, _, rest = text.partition(" ")
+    keys = name.split(".")
+    if not name.isidentifier() and not all(key.isidentifier() for key in keys):
+        return at, text
+    if at and keys[0] == at[-1]:
+        keys = keys[1:]
+    return ((*at, *keys), rest) if keys and name.islower() and at[:1] != ("parameters",) else (at, text)
+
+
+def _spelling(got: Any, problem: Any) -> str:
+    """The nearest of a fixed list of words."""
+    if problem["type"] != "literal_error" or not isinstance(got, str):
+        return ""
+    words = [word.strip("' ") for word in str(problem["ctx"]["expected"]).replace(" or ", ",").split(",")]
+    match = difflib.get_close_matches(got, words, n=1, cutoff=0.5)
+    return f"; did you mean `{match[0]}`?" if match else ""
+
+
+def _is_tag(part: Any) -> bool:
+    """Pydantic names the branch of a union, e.g. `literal['auto']`, `int` or a class, inside the location."""
+    return isinstance(part, str) and bool(re.match(r"(int|float|str|constrained-\w+|dict|list)$|[A-Z]|.*\[", part))
+
+
+def _names_at(root: type, loc: tuple[Any, ...]) -> list[str]:
+    """The keys that the mapping at a location may have."""
+    kinds: list[Any] = [root]
+    for part in loc:
+        if _is_tag(part) or isinstance(part, int):
+            continue
+        kinds = [inner for kind in kinds for inner in _field_kinds(kind, str(part))]
+    return [name for kind in kinds for name in _fields(kind)]
+
+
+def _field_kinds(kind: Any, name: str) -> Iterator[Any]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and name in kind.model_fields:
+        yield from _unwrap(kind.model_fields[name].annotation)
+    elif dataclasses.is_dataclass(kind):
+        yield from (inner for field in dataclasses.fields(kind) if field.name == name for inner in _unwrap(field.type))
+    elif getattr(kind, "__origin__", None) is dict:
+        yield from _unwrap(get_args(kind)[1])
+
+
+def _unwrap(annotation: Any) -> Iterator[Any]:
+    """The classes inside unions and Annotated."""
+    if getattr(annotation, "__origin__", None) is dict or isinstance(annotation, type):
+        yield annotation
+        return
+    for argument in get_args(annotation):
+        yield from _unwrap(argument)
+
+
+def _fields(kind: Any) -> list[str]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return list(kind.model_fields)
+    return [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
