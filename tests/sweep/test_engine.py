@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tune_newllm import records
+from tune_newllm.data.corpora import prepare
 from tune_newllm.errors import FolderError, UsageError
 from tune_newllm.sweep import engine
 from tune_newllm.sweep.folder import SweepFolder
@@ -28,7 +29,8 @@ run_cap: 6
 
 
 def run(text, root, name="sweep", listener=lambda record: None):
-    outcome = engine.search(parse_spec(parse_yaml(text, "t")), root, name, "t", ["x"], listener, progress=False)
+    spec = parse_spec(parse_yaml(text, "t"))
+    outcome = engine.search(spec, prepare(spec.corpus), root / name, ["x"], listener)
     return SweepFolder.open(outcome.folder)
 
 
@@ -109,7 +111,7 @@ def test_an_interrupted_sweep_resumes_to_the_table_of_an_undisturbed_one(ray_add
             os.kill(os.getpid(), signal.SIGINT)
 
     spec = parse_spec(parse_yaml(text, "t"))
-    outcome = engine.search(spec, tmp_path, "two", "t", ["x"], interrupt, progress=False)
+    outcome = engine.search(spec, prepare(spec.corpus), tmp_path / "two", ["x"], interrupt)
     folder = SweepFolder.open(outcome.folder)
     assert outcome.signal == signal.SIGINT
     assert folder.read()[-1].reason == "interrupted"

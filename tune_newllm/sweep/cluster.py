@@ -30,7 +30,7 @@ LONGEST_TEMPORARY_PATH = 40
 
 
 @contextmanager
-def cluster(address: str, gpus: float | None = None) -> Iterator[dict[str, float]]:
+def cluster(address: str, gpus: int | None = None) -> Iterator[dict[str, float]]:
     """Ray's resources (`CPU`, `GPU`, ...), for as long as the context lasts.
 
     Args:

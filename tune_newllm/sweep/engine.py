@@ -11,12 +11,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tune_newllm.data.corpora import PreparedCorpus, open_prepared, prepare
+from tune_newllm.data.corpora import PreparedCorpus, open_prepared
 from tune_newllm.errors import FolderError
 from tune_newllm.sweep import provenance
 from tune_newllm.sweep.cluster import cluster
 from tune_newllm.sweep.driver import Driver, Listener
-from tune_newllm.sweep.folder import LARGEST_COPIED_CORPUS, SweepFolder, free_name, refuse_taken
+from tune_newllm.sweep.folder import LARGEST_COPIED_CORPUS, SweepFolder, refuse_taken
 from tune_newllm.sweep.resolve import resolve, threads
 from tune_newllm.sweep.spec import SweepSpec
 
@@ -29,23 +29,18 @@ class Outcome:
     signal: int | None
 
 
-def search(
-    spec: SweepSpec, root: Path, name: str | None, stem: str, command: list[str], listener: Listener, progress: bool
-) -> Outcome:
-    """Run a new sweep in `root / name` (by default the stem, or stem-2 ... where it is taken).
-
-    Nothing is written below `root` before the corpus is ready and everything `auto` is resolved.
+def search(spec: SweepSpec, corpus: PreparedCorpus, path: Path, command: list[str], listener: Listener) -> Outcome:
+    """Run a new sweep in the folder `path`, which appears once everything `auto` is resolved.
 
     Raises:
-        FolderError, CorpusError, UsageError: the name is taken, the corpus cannot be had, the resources are not there.
+        FolderError: the folder exists or cannot be made.
+        UsageError: the resources that a trial asks for are not there.
     """
-    if name is not None:
-        refuse_taken(root, name)
-    corpus = prepare(spec.corpus, progress=progress)
+    refuse_taken(path.parent, path.name)
     with cluster(spec.resources.address) as resources:
         resolved, hardware = resolve(spec, resources, corpus)
         facts = provenance.collect(resolved, corpus, hardware, command)
-        folder = SweepFolder.create(root / (name or free_name(root, stem)), resolved, facts)
+        folder = SweepFolder.create(path, resolved, facts)
         if corpus.nbytes <= LARGEST_COPIED_CORPUS:
             _copy(corpus, folder)
         return _run(folder, resolved, command, listener, resumed=False)

@@ -1,0 +1,29 @@
+"""Figures of a sweep. Each has a data function, which returns plain numbers, and a drawing function, which returns a
+`plotly.graph_objects.Figure` without background that reads on light and dark pages.
+"""
+
+from plotly.graph_objects import Figure
+
+from .curves import LearningCurves, learning_curves, learning_curves_data
+from .lr_batch import LrBatch, lr_batch, lr_batch_data
+from .parallel import ParallelCoordinates, parallel_coordinates, parallel_coordinates_data
+from .slices import Slice, slice_data, slice_figure
+from .survival import rung_survival, rung_survival_data
+
+__all__ = [
+    "Figure",
+    "LearningCurves",
+    "LrBatch",
+    "ParallelCoordinates",
+    "Slice",
+    "learning_curves",
+    "learning_curves_data",
+    "lr_batch",
+    "lr_batch_data",
+    "parallel_coordinates",
+    "parallel_coordinates_data",
+    "rung_survival",
+    "rung_survival_data",
+    "slice_data",
+    "slice_figure",
+]

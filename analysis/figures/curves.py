@@ -1,0 +1,110 @@
+"""Learning curves: the validation loss after each epoch, one line per trial."""
+
+import html
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..load import Sweep
+from ..rungs import rung_epochs
+from ..words import STATES
+from .style import ACCENT, MUTED, STATE_COLOURS, base, leader, upper_frame
+
+MOST_VECTOR_POINTS = 20_000
+"""Beyond this many points, curves are drawn by the graphics card instead of as vectors."""
+
+
+class Curves(NamedTuple):
+    """Curves of several trials end to end, with a gap (None, NaN, NaN) between two of them."""
+
+    trial_ids: np.ndarray
+    epochs: np.ndarray
+    loss: np.ndarray
+
+    @property
+    def trials(self) -> int:
+        return int(np.isnan(self.epochs).sum()) + 1
+
+    def ends(self) -> "Curves":
+        """The last point of each curve."""
+        last = np.isnan(np.append(self.epochs[1:], np.nan)) & ~np.isnan(self.epochs)
+        return Curves(self.trial_ids[last], self.epochs[last], self.loss[last])
+
+
+class LearningCurves(NamedTuple):
+    """All epochs of all trials."""
+
+    groups: dict[str, Curves]
+    """By state, in the order of `words.STATES`; a state without a finished epoch is not in it."""
+    best: Curves | None
+    rungs: list[int]
+    """Epochs at which trials are compared."""
+    low: float
+    high: float
+    """The losses worth framing; a trial may lie above."""
+
+
+def learning_curves_data(sweep: Sweep) -> LearningCurves:
+    """Curves of `val_loss` in nats per token."""
+    known = sweep.trials[["trial_id", "number", "state"]]
+    rows = sweep.epochs[["trial_id", "epoch", "val_loss"]].merge(known, on="trial_id").sort_values(["number", "epoch"])
+    groups = {state: _end_to_end(rows[rows["state"] == state]) for state in STATES if (rows["state"] == state).any()}
+    first = leader(sweep.trials)
+    finite = rows.loc[np.isfinite(rows["val_loss"]), "val_loss"].to_numpy()
+    return LearningCurves(
+        groups,
+        None if first is None else _end_to_end(rows[rows["number"] == first]),
+        rung_epochs(sweep.spec),
+        float(finite.min()) if finite.size else np.nan,
+        upper_frame(finite),
+    )
+
+
+def learning_curves(sweep: Sweep) -> go.Figure:
+    """One line per trial, coloured by how it ended, the best trial on top; dotted lines at the rungs."""
+    data = learning_curves_data(sweep)
+    figure = base(440)
+    points = sum(len(curves.loss) for curves in data.groups.values())
+    kind = go.Scattergl if points > MOST_VECTOR_POINTS else go.Scatter
+    for state, curves in data.groups.items():
+        name, colour = f"{STATES[state]} ({curves.trials:,})", STATE_COLOURS[state]
+        faint = float(np.clip(40 / curves.trials, 0.15, 0.85))
+        lines = _lines(kind, curves, name, colour, 1.3)
+        figure.add_trace(lines.update(opacity=faint, legendgroup=state, showlegend=False))
+        ends = kind(**_points(curves.ends()), mode="markers", name=name, marker={"color": colour, "size": 5})
+        figure.add_trace(ends.update(legendgroup=state))
+    if data.best:
+        figure.add_trace(
+            _lines(go.Scatter, data.best, f"best (trial {html.escape(data.best.trial_ids[0])})", ACCENT, 3)
+        )
+    for rung in data.rungs:
+        figure.add_vline(rung, line={"width": 1, "dash": "dot", "color": MUTED})
+    figure.update_yaxes(title_text="val loss (nats per token)")
+    figure.update_xaxes(title_text="epoch", tickformat="d")
+    if np.isfinite(data.low):
+        margin = 0.04 * max(data.high - data.low, 1e-9)
+        last = float(sweep.epochs["epoch"].max())
+        figure.update_yaxes(range=[data.low - margin, data.high + margin])
+        figure.update_xaxes(range=[1 - 0.02 * last, last + 0.02 * last], dtick=1 if last <= 12 else None)
+    return figure
+
+
+def _end_to_end(rows: pd.DataFrame) -> Curves:
+    """Rows sorted by trial and epoch, with a gap before each further trial."""
+    ids = rows["trial_id"].to_numpy(dtype="object")
+    starts = np.flatnonzero(ids[1:] != ids[:-1]) + 1
+    epochs, loss = (rows[name].to_numpy(dtype="float32") for name in ("epoch", "val_loss"))
+    return Curves(
+        np.insert(ids, starts, np.array(None)), np.insert(epochs, starts, np.nan), np.insert(loss, starts, np.nan)
+    )
+
+
+def _lines(kind: Any, curves: Curves, name: str, colour: str, width: float) -> Any:
+    return kind(**_points(curves), mode="lines", name=name, line={"color": colour, "width": width})
+
+
+def _points(curves: Curves) -> dict[str, Any]:
+    template = "trial %{customdata}<br>epoch %{x}: val loss %{y:.4~g}<extra></extra>"
+    return {"x": curves.epochs, "y": curves.loss, "customdata": curves.trial_ids, "hovertemplate": template}

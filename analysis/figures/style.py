@@ -1,0 +1,119 @@
+"""What all figures share: colours, layout, and the frame that keeps outliers from squeezing everything else."""
+
+import html
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..best import best
+from ..failures import FAILED
+from ..load import Sweep
+from ..words import STATES, digits, label, shown
+
+ACCENT = "#d55e00"
+"""The best trial, in every figure; of Okabe and Ito's colour-blind-safe palette, as are all colours of states."""
+
+STATE_COLOURS = {
+    "completed": "#0072b2",
+    "stopped": "#8d949c",
+    "running": "#009e73",
+    "interrupted": "#56b4e9",
+    "diverged": "#cc79a7",
+    "infeasible": "#e69f00",
+    "crashed": "#e69f00",
+    "failed": "#e69f00",
+}
+
+LOSS_SCALE = ["#472c7a", "#3b518b", "#2c718e", "#21908d", "#27ad81", "#5cc863", "#aadc32"]
+"""Viridis without its ends, which vanish on black or white. Low losses take the dark end; a dark page turns it."""
+
+MUTED = "#80868e"
+"""Ink that can be read on white and on black, for figures shown outside the report, which sets its own."""
+
+
+def leader(trials: pd.DataFrame) -> int | None:
+    """Number of the best trial, if any has a value."""
+    first: list[int] = best(trials, 1).trials["number"].tolist()
+    return first[0] if first else None
+
+
+def varied(sweep: Sweep) -> list[str]:
+    """The searched parameters that have more than one value, absence counted as one."""
+    return [path for path in sweep.searched if sweep.trials[path].map(str).nunique() > 1]
+
+
+def outcome(trials: pd.DataFrame) -> np.ndarray:
+    """`full` for trials at full fidelity, `failed` for those in a state of `FAILED`, `partial` for all others."""
+    ended = np.where(trials["state"].isin(FAILED), "failed", "partial")
+    return np.where(trials["full_fidelity"], "full", ended)
+
+
+def base(height: int, **layout: Any) -> go.Figure:
+    """An empty figure without background, so that it takes the colour of the page it is on."""
+    figure = go.Figure()
+    figure.update_layout(
+        template="none",
+        height=height,
+        autosize=True,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": MUTED, "size": 13},
+        margin={"l": 8, "r": 8, "t": 16, "b": 8},
+        hoverlabel={"align": "left"},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+    )
+    figure.update_layout(layout)
+    axis = {
+        "automargin": True,
+        "zeroline": False,
+        "gridcolor": "rgba(128,134,142,0.2)",
+        "title": {"standoff": 10, "font": {"size": 13}},
+    }
+    figure.update_xaxes(**axis, ticks="outside", ticklen=4, tickcolor="rgba(128,134,142,0.4)")
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def colour_bar(low: float, high: float, clipped: bool) -> dict[str, Any]:
+    """A colour bar of losses with few ticks; `clipped` says that losses above `high` share its colour."""
+    ticks = np.linspace(low, high, 4)
+    text = [digits(float(tick)) for tick in ticks]
+    return {
+        "title": {"text": "val loss<br> ", "side": "top", "font": {"size": 12}},
+        "tickfont": {"size": 12},
+        "tickvals": ticks.tolist(),
+        "ticktext": [*text[:-1], f"≥ {text[-1]}" if clipped else text[-1]],
+        "thickness": 10,
+        "outlinewidth": 0,
+        "len": 0.9,
+    }
+
+
+def upper_frame(values: Iterable[float]) -> float:
+    """The highest value worth framing: at most five times as far above the lowest as the median is.
+
+    A learning rate far too high gives losses that would leave the rest of the figure a flat line.
+    """
+    finite = np.array([value for value in values if math.isfinite(value)])
+    if finite.size == 0:
+        return math.nan
+    lowest, median = float(finite.min()), float(np.median(finite))
+    return float(finite[finite <= lowest + 5 * (median - lowest)].max(initial=lowest))
+
+
+def hover_lines(sweep: Sweep) -> pd.Series:
+    """One text per trial with its whole configuration, safe to give to plotly as markup."""
+
+    def text(trial: Any) -> str:
+        lines = [f"<b>trial {html.escape(str(trial['trial_id']))}</b>"]
+        lines += [f"{html.escape(label(path))} {html.escape(shown(trial[path]))}" for path in sweep.searched]
+        value = "no epoch finished" if pd.isna(trial["value"]) else f"val loss {digits(trial['value'])}"
+        lines.append(f"{value}, {STATES[trial['state']]} after epoch {trial['epochs']}")
+        return "<br>".join(lines)
+
+    rows = sweep.trials.to_dict("records")
+    return pd.Series([text(row) for row in rows], sweep.trials.index, dtype="object")

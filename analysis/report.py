@@ -1,0 +1,91 @@
+"""The report of a sweep: one HTML file that needs no network, and the same numbers as CSV and JSON beside it."""
+
+import json
+import os
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from tune_newllm.errors import FolderError
+
+from .figures.style import ACCENT
+from .load import Sweep
+from .sections import Section, sections
+from .summary import answers, summary
+
+
+def write_report(sweep: Sweep, out: Path | str | None = None, test_loss: float | None = None) -> Path:
+    """Write `report.html`, and beside it `trials.csv` and `summary.json`; each file is replaced in one step.
+
+    Args:
+        out: the HTML file, or a folder to put all three into; the sweep's own folder if None.
+        test_loss: see `summary`.
+
+    Returns:
+        the path of the HTML file.
+
+    Raises:
+        FolderError: the files cannot be written there.
+    """
+    target = sweep.folder if out is None else Path(out)
+    page = target if target.suffix == ".html" else target / "report.html"
+    content = json.dumps(summary(sweep, test_loss), indent=2, allow_nan=False, ensure_ascii=False)
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        _replace(page.with_name("trials.csv"), sweep.trials.to_csv(index=False))
+        _replace(page.with_name("summary.json"), content + "\n")
+        _replace(page, html(sweep, test_loss))
+    except OSError as error:
+        raise FolderError(
+            f"a report needs a folder that can be written to: {error}; choose another with --out"
+        ) from error
+    return page
+
+
+def html(sweep: Sweep, test_loss: float | None = None) -> str:
+    """The report as one HTML page with plotly.js inside."""
+    parts = sections(sweep)
+    template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+    description = str(sweep.spec.get("description") or "")
+    return template.substitute(
+        title=escape(sweep.name),
+        about=f'<p class="about">{escape(description)}</p>' if description else "",
+        answers="\n".join(f"<p>{escape(answer)}</p>" for answer in answers(sweep, test_loss)),
+        contents=" ".join(f'<a href="#{part.anchor}">{escape(part.title)}</a>' for part in parts),
+        sections="\n".join(_section(part) for part in parts),
+        plotly=get_plotlyjs(),
+        accent=ACCENT,
+    )
+
+
+def _section(part: Section) -> str:
+    figures = "\n".join(_figure(figure, part.least_width) for figure in part.figures)
+    if len(part.figures) > 1:
+        figures = f'<div class="grid">{figures}</div>'
+    guide = f'<p class="guide">{escape(part.guide)}</p>' if part.guide else ""
+    return f'<section id="{part.anchor}">\n<h2>{escape(part.title)}</h2>\n{guide}\n{figures}\n{part.body}</section>'
+
+
+def _figure(figure: Any, least_width: int) -> str:
+    # plotly's own JSON writes "<" and "/" as escapes, so no value can close the script element.
+    style = f' style="--least: {least_width}px"' if least_width else ""
+    return (
+        f'<div class="wide"><div class="figure"{style}></div>'
+        f'<script type="application/json">{figure.to_json(validate=False)}</script></div>'
+    )
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write the whole file under another name first, so that a reader never finds half of it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with draft.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,74 @@
+"""How many trials each rung of early stopping let through."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from .load import Sweep
+from .tables import configured, order, setting
+
+
+class RungCount(NamedTuple):
+    """The trials that came to one rung.
+
+    `reached` = `went_on` + `stopped` + `undecided`. A trial that ended at a rung for another reason than ASHA's
+    (patience, divergence in the next epoch) went on: the rung had let it through.
+    """
+
+    group: Any
+    """Value of the parameter named by `early_terminate.within`; None where the rungs are shared by all."""
+    rung: int
+    """Epochs after which trials are compared."""
+    reached: int
+    went_on: int
+    stopped: int
+    undecided: int
+
+
+def rung_epochs(spec: Mapping[str, Any]) -> list[int]:
+    """The epochs at which trials are compared, lowest first, all below the last epoch.
+
+    W&B's hyperband brackets: min_iter * eta^k for k = 0, 1, …, or max_iter / eta^i for i = 1 … s.
+    """
+    rule, epochs = spec.get("early_terminate"), configured(spec, "training.epochs")
+    if not isinstance(rule, Mapping) or not isinstance(epochs, int):
+        return []
+    eta = float(rule.get("eta") or 3)
+    if eta <= 1:
+        return []
+    if rule.get("min_iter"):
+        rungs, rung = [], float(rule["min_iter"])
+        while rung < epochs:
+            rungs.append(int(rung))
+            rung *= eta
+    elif rule.get("max_iter"):
+        rungs = [int(rule["max_iter"] / eta**power) for power in range(1, int(rule.get("s") or 1) + 1)]
+    else:
+        return []
+    return sorted({rung for rung in rungs if 1 <= rung < epochs})
+
+
+def survival(sweep: Sweep) -> list[RungCount]:
+    """One row per group and rung, groups in the order of their values; empty without early stopping."""
+    rungs = rung_epochs(sweep.spec)
+    within = configured(sweep.spec, "early_terminate.within")
+    if not rungs or sweep.trials.empty:
+        return []
+    if within is None:
+        return [_count(sweep.trials, None, rung, rungs) for rung in rungs]
+    groups = setting(sweep.spec, sweep.trials, within)
+    return [
+        _count(sweep.trials[groups == group], group, rung, rungs)
+        for group in sorted(groups.dropna().unique().tolist(), key=order)
+        for rung in rungs
+    ]
+
+
+def _count(trials: pd.DataFrame, group: Any, rung: int, rungs: list[int]) -> RungCount:
+    following = next((later for later in rungs if later > rung), float("inf"))
+    reached = trials[trials["epochs"] >= rung]
+    stopped = int(((reached["state"] == "stopped") & (reached["epochs"] < following)).sum())
+    open_here = reached["state"].isin(["running", "interrupted"]) & (reached["epochs"] == rung)
+    undecided = int(open_here.sum())
+    return RungCount(group, rung, len(reached), len(reached) - stopped - undecided, stopped, undecided)

@@ -1,0 +1,127 @@
+"""The two tables of a sweep: one row per trial, and one row per trial and epoch."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from tune_newllm.records import EpochRecord, TrialCreated, TrialEnded
+
+EPOCH_COLUMNS = [name for name in EpochRecord.model_fields if name not in ("schema_version", "event")]
+TRIAL_COLUMNS = [
+    *("trial_id", "number", "config_id", "seed", "origin", "state", "reason", "epochs", "value", "ppl", "best_epoch"),
+    *("full_fidelity", "lr", "seconds", "started"),
+]
+
+LR_RULES: Mapping[str | None, float] = {None: 0.0, "none": 0.0, "sqrt": 0.5, "linear": 1.0}
+"""Exponent of (batch size / 32) by which each rule scales `training.lr`."""
+
+
+def configured(spec: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path of the resolved spec; None where there is none."""
+    node: Any = spec
+    for key in path.split("."):
+        if not isinstance(node, Mapping) or key not in node:
+            return None
+        node = node[key]
+    return node
+
+
+def setting(spec: Mapping[str, Any], trials: pd.DataFrame, path: str) -> pd.Series:
+    """A configuration key for every trial: its searched value, or the one that all trials share."""
+    return trials[path] if path in trials else pd.Series([configured(spec, path)] * len(trials), trials.index)
+
+
+def absent(value: Any) -> bool:
+    """Whether a trial does not have a parameter; an explicit None is a value."""
+    return isinstance(value, float) and math.isnan(value)
+
+
+def order(value: Any) -> tuple[int, float, str]:
+    """Sorting key for the values of a parameter: numbers by size, then all others by name."""
+    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
+
+
+def epoch_table(rows: Sequence[EpochRecord]) -> pd.DataFrame:
+    """One row per record, typed also when there is none."""
+    table = pd.DataFrame([row.__dict__ for row in rows], columns=EPOCH_COLUMNS)
+    whole = ["epoch", "step", "tokens", "peak_memory_bytes"]
+    types = {name: "int64" if name in whole else "float64" for name in EPOCH_COLUMNS}
+    return table.astype(types | {"trial_id": "str"})
+
+
+def trial_table(
+    spec: Mapping[str, Any],
+    searched: Sequence[str],
+    created: Sequence[TrialCreated],
+    ended: Mapping[str, TrialEnded],
+    started: Mapping[str, float],
+    epochs: pd.DataFrame,
+) -> pd.DataFrame:
+    """One row per trial in order of suggestion; `state` is empty where the trial has no end."""
+    created = sorted(created, key=lambda trial: trial.number)
+    ends = [ended.get(trial.trial_id) for trial in created]
+    table = pd.DataFrame(
+        {
+            "trial_id": pd.Series([trial.trial_id for trial in created], dtype="str"),
+            "number": pd.Series([trial.number for trial in created], dtype="int64"),
+            "config_id": pd.Series([trial.config_id for trial in created], dtype="str"),
+            "seed": pd.Series([trial.seed for trial in created], dtype="int64"),
+            "origin": pd.Series([trial.origin for trial in created], dtype="str"),
+            "state": pd.Series([end.state if end else "" for end in ends], dtype="str"),
+            "reason": pd.Series([end.reason if end else "" for end in ends], dtype="str"),
+            "epochs": pd.Series([end.epoch if end else 0 for end in ends], dtype="int64"),
+        }
+    )
+    for name in searched:
+        table[name] = _column([trial.parameters.get(name, math.nan) for trial in created])
+    table["started"] = pd.to_datetime(table["trial_id"].map(started).astype("float64"), unit="s", utc=True)
+    _add_results(table, epochs)
+    table["full_fidelity"] = _full_fidelity(spec, table)
+    recorded = table["trial_id"].map(epochs.groupby("trial_id")["lr"].max()).astype("float64")
+    table["lr"] = _effective_lr(spec, table).fillna(recorded)
+    return table[TRIAL_COLUMNS + list(searched)]
+
+
+def _column(values: Sequence[Any]) -> pd.Series:
+    """One parameter over all trials: numbers where all are numbers, else what was written (lists as JSON text)."""
+    present = [value for value in values if not absent(value)]
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
+        whole = len(present) == len(values) and all(isinstance(value, int) for value in present)
+        return pd.Series(values, dtype="int64" if whole else "float64")
+    return pd.Series([json.dumps(v) if isinstance(v, list | dict) else v for v in values], dtype="object")
+
+
+def _add_results(table: pd.DataFrame, epochs: pd.DataFrame) -> None:
+    trial, recorded = table["trial_id"], epochs.groupby("trial_id")
+    # The end may know of an epoch whose own line was torn.
+    last = trial.map(recorded["epoch"].max()).astype("float64").fillna(0).astype("int64")
+    table["epochs"] = table["epochs"].clip(lower=last)
+    table["seconds"] = trial.map(recorded["seconds"].sum()).astype("float64").fillna(0.0)
+    finite = epochs[epochs["val_loss"].abs() < math.inf]
+    lowest = finite.loc[finite.groupby("trial_id")["val_loss"].idxmin()].set_index("trial_id")
+    table["value"] = trial.map(lowest["val_loss"]).astype("float64")
+    table["ppl"] = trial.map(lowest["val_ppl"]).astype("float64")
+    table["best_epoch"] = trial.map(lowest["epoch"]).astype("Int64")
+
+
+def _full_fidelity(spec: Mapping[str, Any], table: pd.DataFrame) -> pd.Series:
+    """Completed over all epochs that were asked for, or by patience."""
+    asked = pd.to_numeric(setting(spec, table, "training.epochs"), errors="coerce").fillna(0)
+    return (table["state"] == "completed") & ((table["reason"] == "patience") | (table["epochs"] >= asked))
+
+
+def _effective_lr(spec: Mapping[str, Any], table: pd.DataFrame) -> pd.Series:
+    """Peak learning rate after the scaling rule, for which `training.lr` is the rate at batch size 32.
+
+    Computed rather than read, because a trial that diverged in its first epoch has no epoch to read it from; NaN for
+    a rule that is not in `LR_RULES`.
+    """
+    lr, batch = (
+        pd.to_numeric(setting(spec, table, f"training.{name}"), errors="coerce").astype("float64")
+        for name in ("lr", "batch_size")
+    )
+    exponent = setting(spec, table, "training.lr_rule").map(lambda rule: LR_RULES.get(rule, math.nan)).astype("float64")
+    return lr.where(exponent == 0, lr * (batch / 32).pow(exponent))

@@ -1,0 +1,98 @@
+"""How things are said: names of parameters and states, and numbers in few digits."""
+
+import json
+import math
+import numbers
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+LABELS = {
+    "training.lr": "learning rate",
+    "training.batch_size": "batch size",
+    "training.clip.norm": "clip norm",
+    "training.clip.schedule": "clip schedule",
+    "training.lr_schedule.name": "lr schedule",
+    "training.seed": "seed",
+    "model.ctx_dim": "context size",
+    "model.num_layers": "layers",
+    "model.embed_dim": "embedding size",
+    "model.hidden_dim": "hidden size",
+}
+
+STATES = {
+    "completed": "completed",
+    "stopped": "stopped early",
+    "running": "running",
+    "interrupted": "interrupted",
+    "diverged": "diverged",
+    "infeasible": "out of memory",
+    "crashed": "crashed",
+    "failed": "failed",
+}
+"""Every state a trial can have and the word for it, from the one hoped for to the one feared."""
+
+
+ABSENT = "\N{EN DASH}"
+"""Stands for a parameter that a trial does not have."""
+
+
+def label(path: str) -> str:
+    """A parameter's name in prose; a path without one keeps its last part."""
+    return LABELS.get(path, path.rsplit(".", 1)[-1].replace("_", " "))
+
+
+def digits(value: float, significant: int = 4) -> str:
+    """A number in few significant digits: `0.003162`, `3.2e-5`, `12,350`; whole numbers below a million stay whole."""
+    if isinstance(value, numbers.Integral) and abs(value) < 1_000_000:
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if not math.isfinite(value):
+        return str(float(value))
+    if value and not 1e-4 <= abs(value) < 1e6:
+        return re.sub(
+            r"\.?0*e([+-])0*(\d)", lambda part: f"e{part[1].strip('+')}{part[2]}", f"{value:.{significant - 1}e}"
+        )
+    rounded = float(f"{value:.{significant}g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 10**significant else f"{rounded:.{significant}g}"
+
+
+def fixed(value: float, significant: int = 4) -> str:
+    """A number for a column: trailing zeros are kept, so that the digits of neighbours align."""
+    if not math.isfinite(value) or not 1e-4 <= abs(value) < 1e5:
+        return digits(value, significant)
+    places = max(0, significant - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{places}f}"
+
+
+def shown(value: Any) -> str:
+    """A parameter's value as a person would write it; `ABSENT` for NaN."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, numbers.Real):
+        number = float(value)
+        return ABSENT if math.isnan(number) else digits(int(number) if number.is_integer() else number)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `9 min 40 s`, `3 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def export_command(folder: Path, trial_id: str) -> str:
+    """The command line that writes a trial's checkpoint, quoted for a shell."""
+    target = f"exports/{folder.resolve().name}-{trial_id}"
+    return shlex.join(["python", "-m", "tune_newllm", "export", str(folder), "--trial", trial_id, "--to", target])

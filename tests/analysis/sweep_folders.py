@@ -1,0 +1,126 @@
+"""Sweep folders written record by record, as a driver would write them."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ruamel.yaml import YAML
+
+from tune_newllm import records
+
+START = 1_700_000_000.0
+
+SPEC: dict[str, Any] = {
+    "name": "lr_batch",
+    "description": "learning rate and batch size on the built-in corpus",
+    "corpus": {"name": "python-docs", "vocab_size": 1000, "window": 32, "windowing": "complete"},
+    "model": {"family": "context_vector", "embed_dim": 64, "num_layers": 2},
+    "training": {"lr": 0.001, "batch_size": 32, "epochs": 8, "lr_rule": "none", "optimizer": "adam"},
+    "method": "bayes",
+    "metric": {"name": "val_loss", "goal": "minimize"},
+    "parameters": {
+        "training.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 3e-2},
+        "training.batch_size": {"distribution": "categorical", "values": [8, 16, 32, 64, 128]},
+    },
+    "early_terminate": {"type": "asha", "min_iter": 4, "eta": 2.0, "within": "training.batch_size"},
+    "run_cap": 40,
+}
+
+PROVENANCE = {
+    "versions": {"python": "3.11.7", "torch": "2.13.0"},
+    "git": None,
+    "data": {"fingerprint": "9f86d081884c7d65", "stats": {"train": {"texts": 2000, "unk_share": 0.0123456}}},
+    "command": ["python", "-m", "tune_newllm", "search", "search_spaces/lr_batch.yaml"],
+}
+
+
+@dataclass
+class Trial:
+    """What a test says of one trial; `state` None leaves it without an end."""
+
+    parameters: dict[str, Any]
+    losses: Sequence[float]
+    state: Any = "completed"
+    reason: str = "epochs"
+
+
+@dataclass
+class Driver:
+    """Writes records; every epoch takes two seconds, everything else none."""
+
+    now: float = START
+    lines: list[str] = field(default_factory=list)
+
+    def write(self, make: Callable[..., records.Record], **fields: Any) -> None:
+        self.lines.append(records.to_line(make(time=self.now, **fields)))
+
+    def epoch(self, trial_id: str, epoch: int, loss: float, **changes: Any) -> None:
+        self.now += 2.0
+        fields = {
+            "trial_id": trial_id, "epoch": epoch, "step": 100 * epoch, "tokens": 50_000 * epoch,
+            "train_loss": loss + 0.1, "val_loss": loss, "val_loss_legacy": loss, "val_ppl": math.exp(min(loss, 700)),
+            "val_acc": 0.2, "val_ppl_known": 50.0, "grad_norm": 1.0, "clipped_share": 0.1, "tokens_per_s": 25_000.0,
+            "seconds": 2.0, "peak_memory_bytes": 10**8, "lr": 0.001, "clip": None,
+        }  # fmt: skip
+        self.write(records.EpochRecord, **fields | changes)
+
+    def trial(self, number: int, trial: Trial) -> None:
+        name = f"t{number:04d}"
+        identity = {"trial_id": name, "config_id": f"c{number}", "number": number, "seed": number}
+        self.write(records.TrialCreated, origin="sampler", parameters=trial.parameters, **identity)
+        self.write(records.TrialStarted, trial_id=name)
+        for epoch, loss in enumerate(trial.losses, 1):
+            self.epoch(name, epoch, loss)
+        if trial.state:
+            end = {"state": trial.state, "epoch": len(trial.losses), "reason": trial.reason}
+            self.write(records.TrialEnded, trial_id=name, **end)
+
+
+def write_sweep(
+    folder: Path, trials: Sequence[Trial], spec: Mapping[str, Any] | None = None, end: str | None = "finished"
+) -> Path:
+    """A sweep whose trials, named t0000, t0001, …, ran one after the other; `end` None leaves it without an end."""
+    driver = Driver()
+    driver.write(records.SweepStarted, command=["search", "search_spaces/lr_batch.yaml"])
+    for number, trial in enumerate(trials):
+        driver.trial(number, trial)
+    if end:
+        driver.write(records.SweepEnded, reason=end)
+    return write_files(folder, driver, spec)
+
+
+def write_files(folder: Path, driver: Driver, spec: Mapping[str, Any] | None = None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    YAML().dump(dict(SPEC if spec is None else spec), folder / "sweep.yaml")
+    (folder / "records.jsonl").write_text("".join(driver.lines), encoding="utf-8")
+    (folder / "provenance.json").write_text(json.dumps(PROVENANCE), encoding="utf-8")
+    return folder
+
+
+def lr_batch(lr: float, batch: int) -> dict[str, Any]:
+    return {"training.lr": lr, "training.batch_size": batch}
+
+
+def realistic_trials(count: int = 40, epochs: int = 8, seed: int = 0) -> list[Trial]:
+    """A sweep as it comes out: best lr ~ sqrt(batch), ASHA stops the worse half, two trials diverge, one fails."""
+    rng = np.random.default_rng(seed)
+    trials = []
+    for number in range(count):
+        batch, lr = [8, 16, 32, 64, 128][number % 5], float(10 ** rng.uniform(-4, math.log10(3e-2)))
+        off = math.log(lr / (2e-3 * math.sqrt(batch / 32)))
+        floor = 4.2 + 0.09 * off**2 + 0.03 * abs(math.log2(batch / 32)) + rng.normal(0, 0.01)
+        curve = [floor + 1.6 * math.exp(-0.45 * epoch) + rng.normal(0, 0.012) for epoch in range(1, epochs + 1)]
+        if number in (7, 22):
+            reason = f"the loss became nan at optimizer step {100 + number} (epoch {number % 2 + 1})"
+            trials.append(Trial(lr_batch(0.028, batch), [curve[0] + 2.2][: number % 2], "diverged", reason))
+        elif number == 11:
+            trials.append(Trial(lr_batch(lr, batch), curve[:3], "failed", "RuntimeError: the disk is full"))
+        elif floor > 4.4:
+            trials.append(Trial(lr_batch(lr, batch), curve[: epochs // 2], "stopped", "asha"))
+        else:
+            trials.append(Trial(lr_batch(lr, batch), curve))
+    return trials

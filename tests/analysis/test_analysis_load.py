@@ -1,0 +1,173 @@
+"""Reading a sweep folder: running, torn, resumed, empty, missing."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sweep_folders import SPEC, START, Driver, Trial, lr_batch, write_files, write_sweep
+
+import analysis
+from tune_newllm import records
+from tune_newllm.errors import FolderError
+
+
+def test_a_finished_sweep(tmp_path: Path) -> None:
+    trials = [
+        Trial(lr_batch(1e-3, 8), [5.0, 4.0, 4.5] + [4.6] * 5),
+        Trial(lr_batch(2e-3, 16), [4.9, 4.8, 4.7, 4.6], "stopped", "asha"),
+        Trial(lr_batch(3e-2, 32), [], "diverged", "the loss became nan"),
+        Trial(lr_batch(1e-2, 64), [4.4, 4.3], "completed", "patience"),
+    ]
+    sweep = analysis.load(write_sweep(tmp_path / "s", trials))
+    table = sweep.trials.set_index("trial_id")
+    assert table.index.tolist() == ["t0000", "t0001", "t0002", "t0003"]
+    assert table["state"].tolist() == ["completed", "stopped", "diverged", "completed"]
+    assert table["epochs"].tolist() == [8, 4, 0, 2]
+    assert table["value"].tolist()[:2] == [4.0, 4.6]
+    assert table["value"].isna().tolist() == [False, False, True, False]
+    assert table.loc["t0000", "best_epoch"] == 2
+    assert table.loc["t0000", "ppl"] == pytest.approx(math.exp(4.0))
+    assert table["full_fidelity"].tolist() == [True, False, False, True]
+    assert table["lr"].tolist() == [1e-3, 2e-3, 3e-2, 1e-2]
+    assert table["training.batch_size"].tolist() == [8, 16, 32, 64]
+    assert table["seconds"].tolist() == [16.0, 8.0, 0.0, 4.0]
+    assert table["started"].tolist()[1].timestamp() == START + 16
+    assert len(sweep.epochs) == 14
+    assert sweep.status == "finished"
+    assert sweep.searched == ["training.lr", "training.batch_size"]
+    assert sweep.warnings == []
+
+
+def test_a_completed_trial_of_fewer_epochs_than_asked_is_not_at_full_fidelity(tmp_path: Path) -> None:
+    sweep = analysis.load(write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [5.0] * 4)]))
+    assert not sweep.trials["full_fidelity"].any()
+
+
+@pytest.mark.parametrize(("end", "state"), [(None, "running"), ("interrupted", "interrupted")])
+def test_a_trial_without_end(tmp_path: Path, end: str | None, state: str) -> None:
+    sweep = analysis.load(write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [5.0], None)], end=end))
+    assert sweep.trials["state"].tolist() == [state]
+    assert sweep.status == (end or "open")
+
+
+def test_a_torn_last_line_costs_that_line_only(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [5.0, 4.0, 3.0], None)], end=None)
+    file = folder / "records.jsonl"
+    file.write_bytes(file.read_bytes()[:-40])
+    sweep = analysis.load(folder)
+    assert sweep.trials[["epochs", "value"]].to_numpy().tolist() == [[2, 4.0]]
+    assert len(sweep.warnings) == 1
+    assert "line 6 is damaged" in sweep.warnings[0]
+
+
+def test_an_epoch_repeated_after_a_resume_counts_once_and_the_later_record_wins(tmp_path: Path) -> None:
+    driver = Driver()
+    driver.write(records.SweepStarted, command=["search"])
+    driver.trial(0, Trial(lr_batch(1e-3, 8), [5.0, 1.0], None))
+    driver.write(records.SweepStarted, command=["resume"], resumed=True)
+    driver.write(records.TrialStarted, trial_id="t0000", epoch=1)
+    driver.epoch("t0000", 2, 4.0)
+    sweep = analysis.load(write_files(tmp_path / "s", driver))
+    assert sweep.epochs["val_loss"].tolist() == [5.0, 4.0]
+    assert sweep.trials["value"].tolist() == [4.0]
+    assert sweep.trials["started"].tolist()[0].timestamp() == START
+
+
+def test_a_crashed_trial_that_was_taken_up_again_is_running(tmp_path: Path) -> None:
+    driver = Driver()
+    driver.write(records.SweepStarted, command=["search"])
+    driver.trial(0, Trial(lr_batch(1e-3, 8), [5.0], "crashed", "its process was lost"))
+    driver.write(records.TrialStarted, trial_id="t0000", epoch=1)
+    assert analysis.load(write_files(tmp_path / "s", driver)).trials["state"].tolist() == ["running"]
+
+
+def test_a_trial_whose_creation_is_lost_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [5.0]), Trial(lr_batch(1e-3, 8), [4.0])])
+    file = folder / "records.jsonl"
+    file.write_text("".join(line for line in file.read_text().splitlines(True) if '"number":0' not in line))
+    sweep = analysis.load(folder)
+    assert sweep.trials["trial_id"].tolist() == ["t0001"]
+    assert sweep.epochs["trial_id"].tolist() == ["t0001"]
+    assert sweep.warnings == ["trial t0000 was never created in the records, left out"]
+
+
+def test_losses_that_are_not_finite_are_no_value(tmp_path: Path) -> None:
+    trials = [Trial(lr_batch(1e-3, 8), [math.nan, 4.0, math.inf]), Trial(lr_batch(1e-3, 8), [math.nan, math.inf])]
+    values = analysis.load(write_sweep(tmp_path / "s", trials)).trials["value"]
+    assert values.iloc[0] == 4.0
+    assert math.isnan(values.iloc[1])
+
+
+@pytest.mark.parametrize("records_too", [True, False])
+def test_an_empty_sweep_has_typed_tables(tmp_path: Path, records_too: bool) -> None:
+    folder = write_sweep(tmp_path / "s", [], end=None)
+    if not records_too:
+        (folder / "records.jsonl").unlink()
+    sweep = analysis.load(folder)
+    assert sweep.trials.empty
+    assert sweep.epochs.empty
+    assert sweep.trials["value"].dtype == np.float64
+    assert sweep.epochs["epoch"].dtype == np.int64
+    assert bool(sweep.warnings) != records_too
+
+
+def test_conditional_and_mixed_parameters(tmp_path: Path) -> None:
+    spec = SPEC | {"parameters": {name: {"values": []} for name in ("a.mixed", "a.sometimes", "a.table", "a.late")}}
+    spec["parameters"]["a.fixed"] = {"value": 3}
+    trials = [
+        Trial({"a.mixed": None, "a.sometimes": 1, "a.table": [[0, 0.5]]}, [5.0]),
+        Trial({"a.mixed": 2, "a.table": "none"}, [5.0]),
+    ]
+    sweep = analysis.load(write_sweep(tmp_path / "s", trials, spec))
+    assert sweep.searched == ["a.mixed", "a.sometimes", "a.table", "a.late"]
+    assert sweep.trials["a.mixed"].tolist() == [None, 2]
+    assert sweep.trials["a.sometimes"].iloc[0] == 1
+    assert math.isnan(sweep.trials["a.sometimes"].iloc[1])
+    assert sweep.trials["a.table"].tolist() == ["[[0, 0.5]]", "none"]
+    assert sweep.trials["a.late"].isna().all()
+
+
+@pytest.mark.parametrize(("rule", "factor"), [("none", 1.0), ("sqrt", 2.0), ("linear", 4.0)])
+def test_effective_learning_rate_is_the_one_that_training_uses(tmp_path: Path, rule: str, factor: float) -> None:
+    spec = SPEC | {"training": SPEC["training"] | {"lr_rule": rule}}
+    sweep = analysis.load(write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 128), [], "diverged")], spec))
+    assert sweep.trials["lr"].iloc[0] == pytest.approx(1e-3 * factor)
+    optim = pytest.importorskip("tune_newllm.training.optim")
+    config = pytest.importorskip("tune_newllm.training.config")
+    training = config.TrainingConfig(lr=1e-3, batch_size=128, lr_rule=rule)
+    assert sweep.trials["lr"].iloc[0] == pytest.approx(optim.effective_lr(training))
+
+
+def test_an_unknown_scaling_rule_falls_back_on_the_highest_recorded_rate(tmp_path: Path) -> None:
+    driver = Driver()
+    driver.write(records.SweepStarted, command=["search"])
+    driver.trial(0, Trial(lr_batch(1e-3, 128), [], None))
+    for epoch, lr in enumerate([0.003, 0.007, 0.001], 1):
+        driver.epoch("t0000", epoch, 5.0, lr=lr)
+    spec = SPEC | {"training": SPEC["training"] | {"lr_rule": "of tomorrow"}}
+    assert analysis.load(write_files(tmp_path / "s", driver, spec)).trials["lr"].tolist() == [0.007]
+
+
+def test_settings_that_all_trials_share_come_from_the_spec(tmp_path: Path) -> None:
+    sweep = analysis.load(write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [5.0])] * 2))
+    assert sweep.setting("model.embed_dim").tolist() == [64, 64]
+    assert sweep.setting("training.batch_size").tolist() == [8, 8]
+    assert sweep.setting("model.unheard_of").tolist() == [None, None]
+
+
+def test_folders_that_are_no_sweep(tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match="does not"):
+        analysis.load(tmp_path / "nowhere")
+    with pytest.raises(FolderError, match="neither"):
+        analysis.load(tmp_path)
+
+
+def test_a_damaged_sweep_file_is_a_warning(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [5.0])])
+    (folder / "sweep.yaml").write_text("training: [", encoding="utf-8")
+    (folder / "provenance.json").write_text("[]", encoding="utf-8")
+    sweep = analysis.load(folder)
+    assert sweep.spec == {}
+    assert sweep.searched == ["training.lr", "training.batch_size"]
+    assert [warning.split()[0] for warning in sweep.warnings] == ["sweep.yaml", "provenance.json"]

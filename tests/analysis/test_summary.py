@@ -1,0 +1,109 @@
+"""The sweep in numbers and in sentences."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from sweep_folders import SPEC, Driver, Trial, lr_batch, write_files, write_sweep
+
+import analysis
+from analysis.summary import plain, wall_seconds
+from tune_newllm import records
+
+FULL = [5.0] * 7
+
+
+def test_answers_of_a_finished_sweep(tmp_path: Path) -> None:
+    trials = [
+        Trial(lr_batch(0.00316228, 32), [*FULL, 4.0]),
+        Trial(lr_batch(1e-3, 8), [*FULL, 4.05]),
+        Trial(lr_batch(1e-2, 8), [5.0] * 4, "stopped", "asha"),
+        Trial(lr_batch(2e-2, 8), [], "diverged", "the loss became nan"),
+    ]
+    sweep = analysis.load(write_sweep(tmp_path / "s", trials))
+    assert analysis.answers(sweep, test_loss=4.1) == [
+        "The best configuration is trial t0000 (learning rate 0.003162, batch size 32): validation loss 4, "
+        "perplexity 54.6, reached in epoch 8 of 8.",
+        "The runner-up, trial t0001, is 0.05 nats per token behind (1.2 %); each was trained once, so how much of "
+        "that is chance is not known.",
+        "On the test split, which played no part in the choice, its loss is 4.1, perplexity 60.34.",
+        "4 trials: 2 completed, 1 stopped early, 1 diverged.",
+        "20 epochs were trained in 40 s, 62 % of what running every trial to its end would have taken.",
+    ]
+
+
+def test_answers_say_when_the_ranking_is_provisional(tmp_path: Path) -> None:
+    sweep = analysis.load(write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [4.5], None)], end=None))
+    text = " ".join(analysis.answers(sweep))
+    assert "No trial has run to its end yet, and this one is running: the ranking is provisional." in text
+    assert "still running, or it was killed" in text
+    assert "runner-up" not in text
+
+
+def test_answers_of_sweeps_without_a_result(tmp_path: Path) -> None:
+    empty = analysis.load(write_sweep(tmp_path / "a", [], end="interrupted"))
+    assert analysis.answers(empty) == [
+        "No trial has been created yet.",
+        "The sweep was interrupted and can be resumed.",
+    ]
+    failed = analysis.load(write_sweep(tmp_path / "b", [Trial(lr_batch(1e-3, 8), [], "failed", "error")]))
+    assert analysis.answers(failed)[0].startswith("There is no best configuration yet")
+
+
+def test_summary(tmp_path: Path) -> None:
+    trials = [
+        Trial(lr_batch(1e-3, 8), [*FULL, 4.0]),
+        Trial(lr_batch(2e-3, 8), [*FULL, 4.5]),
+        Trial(lr_batch(3e-2, 64), [math.nan], "diverged", "the loss became nan"),
+    ]
+    content = analysis.summary(analysis.load(write_sweep(tmp_path / "s", trials)))
+    assert content["trials"] == {"total": 3, "completed": 2, "diverged": 1}
+    assert content["epochs"] == {"trained": 17, "asked_per_trial": 8}
+    assert content["seconds"] == {"wall": 34.0, "training": 34.0}
+    assert content["margin"] == pytest.approx(0.5)
+    assert content["best"][0]["parameters"] == {"training.lr": 1e-3, "training.batch_size": 8}
+    assert content["best"][0]["export"].endswith("--trial t0000 --to exports/s-t0000")
+    assert [row["trial_id"] for row in content["best"]] == ["t0000", "t0001"]
+    assert content["failures"][0]["reason"] == "the loss became nan"
+    assert content["rungs"][0] == {"group": 8, "rung": 4, "reached": 2, "went_on": 2, "stopped": 0, "undecided": 0}
+    json.dumps(content, allow_nan=False)
+
+
+def test_a_recorded_test_loss_counts_only_for_the_trial_it_belongs_to(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [*FULL, 4.0])])
+    (folder / "best").mkdir()
+    for owner, expected in (("t0000", 4.25), ("t0007", None)):
+        (folder / "best" / "summary.json").write_text(json.dumps({"trial_id": owner, "test_loss": 4.25}))
+        assert analysis.summary(analysis.load(folder))["test_loss"] == expected
+
+
+def test_wall_time_leaves_out_the_pause_before_a_resume(tmp_path: Path) -> None:
+    driver = Driver()
+    driver.write(records.SweepStarted, command=["search"])
+    driver.trial(0, Trial(lr_batch(1e-3, 8), [5.0] * 3, None))
+    driver.now += 10_000
+    driver.write(records.SweepStarted, command=["resume"], resumed=True)
+    driver.epoch("t0000", 4, 4.0)
+    driver.write(records.SweepEnded, reason="finished")
+    assert wall_seconds(analysis.load(write_files(tmp_path / "s", driver))) == pytest.approx(8.0)
+
+
+def test_failures_by_state_then_number(tmp_path: Path) -> None:
+    states = ["failed", "completed", "diverged", "crashed", "infeasible", "diverged"]
+    trials = [Trial(lr_batch(1e-3, 8), FULL, state, f"{state}!") for state in states]
+    rows = analysis.failures(analysis.load(write_sweep(tmp_path / "s", trials, SPEC)))
+    assert [(row.trial_id, row.state) for row in rows] == [
+        ("t0002", "diverged"),
+        ("t0005", "diverged"),
+        ("t0004", "infeasible"),
+        ("t0003", "crashed"),
+        ("t0000", "failed"),
+    ]
+    assert rows[0].parameters == {"training.lr": 1e-3, "training.batch_size": 8}
+
+
+def test_plain_leaves_nothing_that_json_does_not_know() -> None:
+    numpy = pytest.importorskip("numpy")
+    given = {"a": numpy.float64("nan"), 1: (numpy.int64(3), math.inf), "c": numpy.bool_(True), "d": Path("x")}
+    assert plain(given) == {"a": None, "1": [3, None], "c": True, "d": "x"}

@@ -1,0 +1,63 @@
+import json
+
+import pytest
+import torch
+
+from tune_newllm.artifacts.checkpoint import load_checkpoint, read_configuration
+from tune_newllm.data.tokenizer import WordTokenizer
+from tune_newllm.errors import CheckpointError
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def cut_in_half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES = {
+    "has no weights": (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors yet"),
+    "torn weights": (lambda folder: cut_in_half(folder / "model.safetensors"), "damaged"),
+    "no configuration": (lambda folder: (folder / "configuration.json").unlink(), "it has no configuration.json"),
+    "torn configuration": (lambda folder: cut_in_half(folder / "configuration.json"), "damaged"),
+    "unknown key": (lambda folder: edit(folder / "configuration.json", lambda c: c["model"].update(x=1)), "model.x"),
+    "bad value": (
+        lambda folder: edit(folder / "configuration.json", lambda c: c["model"].update(dropout=2)),
+        "model.dropout must be at least 0",
+    ),
+    "no size": (lambda folder: edit(folder / "configuration.json", lambda c: c.pop("vocab_size")), "vocab_size"),
+    "not an object": (lambda folder: (folder / "configuration.json").write_text("[]"), "damaged"),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer"),
+    "other tokenizer": (lambda folder: WordTokenizer(["one"]).save(folder), "mixes two checkpoints"),
+    "other shape": (
+        lambda folder: edit(folder / "configuration.json", lambda c: c["model"].update(hidden_dim=9)),
+        "does not fit the model",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_named_in_one_line(copy_of_run, damage):
+    spoil, message = DAMAGES[damage]
+    spoil(copy_of_run)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_checkpoint(copy_of_run)
+    assert "\n" not in str(caught.value)
+    assert str(copy_of_run) in str(caught.value)
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(CheckpointError, match=r"nowhere is no folder: give"):
+        load_checkpoint(tmp_path / "nowhere")
+
+
+def test_run_and_export_hold_the_same_model(run, exported):
+    ours, theirs = load_checkpoint(run), load_checkpoint(exported[0])
+    tokens = torch.randint(ours.vocab_size, (2, 9), generator=torch.Generator().manual_seed(0))
+    assert not ours.model.training
+    assert torch.equal(ours.model(tokens)[0], theirs.model(tokens)[0])
+    assert ours.configuration == theirs.configuration == read_configuration(run)
+    assert ours.tokenizer.decode(range(ours.vocab_size)) == theirs.tokenizer.decode(range(ours.vocab_size))

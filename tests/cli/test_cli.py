@@ -1,0 +1,243 @@
+"""The command line as a user meets it: the whole main job, and every mistake one clear line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tune_newllm.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+TINY = """\
+corpus: {name: toy, vocab_size: 100, window: 16}
+model: {embed_dim: 8, hidden_dim: 16, ctx_dim: 8, num_layers: 1}
+training: {epochs: 2, precision: fp32, batch_size: 64, lr: 1e-2}
+parameters:
+  training.lr: {distribution: log_uniform_values, min: 1e-3, max: 1e-1}
+early_terminate: {min_iter: 1, eta: 2}
+run_cap: 3
+"""
+
+
+@pytest.fixture(scope="module")
+def sweep_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("files") / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+def run(*args, cwd, check=0):
+    command = [sys.executable, "-m", "tune_newllm", *map(str, args)]
+    ended = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == check, ended.stderr[-3000:]
+    return ended
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+    """Run a command in this process: (exit code, stdout, stderr)."""
+
+    def run_here(*args):
+        monkeypatch.setattr(sys, "argv", ["tune_newllm", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out = capsys.readouterr()
+        return ended.value.code, out.out, out.err
+
+    return run_here
+
+
+@pytest.fixture(scope="module")
+def finished(sweep_file, ray_address, tmp_path_factory):
+    """A finished sweep and what the command printed."""
+    root = tmp_path_factory.mktemp("root")
+    ended = run("search", sweep_file, "--set", f"resources.address={ray_address}", cwd=root)
+    return root / "sweeps" / "tiny", ended
+
+
+def test_search_reports_exports_and_says_what_to_do_next(finished):
+    sweep, ended = finished
+    for name in ("report.html", "trials.csv", "summary.json", "best/model.safetensors", "best/config.json"):
+        assert (sweep / name).exists()
+    assert "best configuration" in ended.stdout
+    assert "test" in ended.stdout
+    assert "python -m tune_newllm generate sweeps/tiny/best" in ended.stdout
+    events = [json.loads(line)["event"] for line in ended.stderr.splitlines()]
+    assert (events[0], events[-1]) == ("sweep_started", "sweep_ended")
+    assert events.count("trial_created") == events.count("trial_ended") == 3
+
+
+def test_the_reading_commands_agree_on_the_best_trial(finished, call, tmp_path):
+    sweep, _ = finished
+    code, out, _ = call("status", sweep, "--json")
+    status = json.loads(out)
+    assert code == 0
+    assert status["trials"]["total"] == 3
+    best = status["best"][0]
+    code, out, _ = call(
+        "evaluate", sweep / "best", sweep / "trials" / best["trial_id"], "--split", "validation", "--json"
+    )
+    losses = [row["loss"] for row in json.loads(out).values()]
+    assert losses == pytest.approx([best["value"]] * 2, abs=1e-5)
+    code, out, _ = call("evaluate", sweep / "best", "--json")
+    assert json.loads(out)[str(sweep / "best")]["loss"] == pytest.approx(status["test_loss"], abs=1e-5)
+    code, out, _ = call("report", sweep, "--out", tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "report.html").stat().st_size > 1_000_000
+
+
+def test_generate_continues_a_prompt_and_is_repeatable(finished, call):
+    sweep, _ = finished
+    texts = [call("generate", sweep / "best", "--prompt", "ba de", "--tokens", "8", "--seed", "3")[1] for _ in range(2)]
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("ba de")
+    assert "<UNK>" not in texts[0]
+
+
+def test_export_writes_a_named_trial_once(finished, call, tmp_path):
+    sweep, _ = finished
+    code, out, _ = call("export", sweep, "--trial", "t0001", "--to", tmp_path / "out", "--json")
+    assert (code, json.loads(out)["folder"]) == (0, str(tmp_path / "out"))
+    code, _, err = call("export", sweep, "--trial", "t0001", "--to", tmp_path / "out")
+    assert (code, err.count("\n")) == (2, 1)
+    code, _, err = call("export", sweep, "--trial", "t9", "--to", tmp_path / "other")
+    assert code == 2
+    assert "no trial 't9'" in err
+
+
+def test_ctrl_c_stops_cleanly_and_resume_finishes(sweep_file, ray_address, tmp_path):
+    command = [sys.executable, "-m", "tune_newllm", "search", str(sweep_file), "--trials", "6"]
+    command += ["--set", f"resources.address={ray_address}", "--set", "training.epochs=4", "--max-concurrent", "1"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        lines = iter(process.stderr.readline, "")
+        assert next(line for line in lines if '"event":"epoch"' in line)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 130, rest
+    assert "python -m tune_newllm resume sweeps/tiny" in rest
+    ended = run("resume", "sweeps/tiny", "--quiet", "--json", cwd=tmp_path)
+    assert json.loads(ended.stdout)["trials"]["total"] == 6
+    assert ended.stderr == ""
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(sweep_file, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call("search", sweep_file, "--dry-run", "--json")
+    plan = json.loads(out)
+    assert code == 0
+    assert len(plan["samples"]) == 3
+    assert all(1e-3 <= sample["training.lr"] <= 1e-1 for sample in plan["samples"])
+    assert plan["rungs"] == [{"epoch": 1, "share": 0.5}]
+    assert plan["cost"]["seconds"] > 0
+    assert "first configurations" in call("search", sweep_file, "--dry-run")[1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_counts_trains_continues_and_starts_from_a_checkpoint(sweep_file, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call("train", sweep_file, "--dry-run", "--json")
+    facts = json.loads(out)
+    # 12 words: 12*8 + (16*16 + 16) + (16*12 + 12) + 3 * (16*8 + 8) + 2*8
+    assert facts["parameters"] == 996
+    assert facts["steps_per_epoch"] == -(-facts["train_windows"] // 64)
+    assert facts["validation_windows"] > 0
+    assert call("train", sweep_file, "--to", "run")[0] == 0
+    code, out, err = call("train", sweep_file, "--epochs", "3", "--to", "run", "--json")
+    assert [row["epoch"] for row in json.loads(out)["history"]] == [1, 2, 3]
+    assert "going on after epoch 2" in err
+    code, _, err = call("train", sweep_file, "--set", "training.lr=1e-3", "--to", "run")
+    assert code == 2
+    assert "training.lr" in err
+    code, out, _ = call("train", sweep_file, "--from", "run", "--to", "tuned", "--epochs", "1", "--json")
+    first = json.loads(out)["history"][0]["val_loss"]
+    fresh = json.loads(call("train", sweep_file, "--to", "fresh", "--epochs", "1", "--json")[1])["history"][0][
+        "val_loss"
+    ]
+    assert first < fresh
+    code, _, err = call("train", sweep_file, "--from", "run", "--to", "x", "--set", "model.ctx_dim=4")
+    assert code == 2
+    assert not Path("x").exists()
+
+
+def test_a_diverged_training_ends_with_code_4(sweep_file, call, tmp_path):
+    code, _, err = call("train", sweep_file, "--set", "training.lr=1e30", "--to", tmp_path / "run")
+    assert code == 4
+    assert "optimizer step" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "args", "words"),
+    [
+        ("epohs: 2", [], "epohs"),
+        ("epochs: 0", [], "training.epochs"),
+        ("", ["--set", "training.lrr=1"], "lrr"),
+        ("", ["--set", "corpus.name=wikitext"], "no corpus 'wikitext'"),
+        ("", ["--set", "corpus={name: text, train: absent.txt, validation: absent.txt}"], "absent.txt"),
+        ("", ["--set", "corpus={name: text, train: empty.txt, validation: empty.txt}"], "empty.txt"),
+        ("", ["--set", "parameters.training.lr={min: 2.5, max: 1}"], "`min` < `max`"),
+        ("", ["--name", "taken"], "exists already"),
+        ("", ["--name", "a/b"], "one folder name"),
+        ("", ["--trials", "none"], "--trials"),
+        ("", ["--root", "empty.txt"], "empty.txt"),
+    ],
+)
+def test_mistakes_are_one_clear_line_with_code_2_and_leave_nothing(change, args, words, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "s.yaml").write_text(TINY.replace("epochs: 2", change) if change else TINY)
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = call("search", "s.yaml", "--root", ".", *args)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert "Traceback" not in err
+    assert sum(line.lower().startswith("error: ") for line in err.splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["resume", "status", "report", "export", "generate", "evaluate"])
+def test_folders_that_are_not_there_are_one_clear_line(command, call, tmp_path):
+    extra = ["--to", tmp_path / "x"] if command == "export" else []
+    code, out, err = call(command, tmp_path / "absent", *extra)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ")
+
+
+def test_a_sweep_without_a_usable_trial_ends_with_code_4(sweep_file, ray_address, tmp_path):
+    extra = ["--set", "parameters.training.lr={distribution: log_uniform_values, min: 1e29, max: 1e30}"]
+    ended = run("search", sweep_file, "-q", "--set", f"resources.address={ray_address}", *extra, cwd=tmp_path, check=4)
+    assert "no trial ran to its end" in ended.stderr
+    assert (tmp_path / "sweeps" / "tiny" / "report.html").exists()
+
+
+def test_every_command_has_help_with_an_example_or_options(call):
+    for command in ("search", "resume", "status", "report", "export", "train", "generate", "evaluate"):
+        code, out, _ = call(command, "--help")
+        assert code == 0
+        assert f"python -m tune_newllm {command} " in out
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m tune_newllm search --help | head -n 1; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_interrupting_twice_is_possible(sweep_file, ray_address, tmp_path):
+    """The second Ctrl-C ends the process at once; what is on record stays resumable."""
+    command = [sys.executable, "-m", "tune_newllm", "search", str(sweep_file), "--set", "training.epochs=200"]
+    command += ["--set", f"resources.address={ray_address}"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        assert next(line for line in iter(process.stderr.readline, "") if '"event":"epoch"' in line)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode in (130, -signal.SIGINT)
+    assert os.path.getsize(tmp_path / "sweeps" / "tiny" / "records.jsonl") > 0

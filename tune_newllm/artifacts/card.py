@@ -1,0 +1,84 @@
+"""The README of an export: what the model is, how well it does, how to use it."""
+
+from tune_newllm.artifacts.checkpoint import Checkpoint
+from tune_newllm.artifacts.compare import Score
+from tune_newllm.data.corpora import PreparedCorpus
+
+_CARD = """\
+---
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- new-llm
+- recurrent
+---
+
+# New-LLM, {parameters:,} parameters
+
+A language model that carries one context vector of {ctx_dim} numbers from word to word instead of attention.
+Each word costs the same, however long the text before it is.
+
+{scores}
+
+Losses are nats per target, summed over all targets of the split; the test split was used for nothing else. "Known"
+perplexity leaves out the targets that are `<UNK>`. "Unigram" is the perplexity of the training text's word
+frequencies alone.
+
+## Use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # this folder
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+prompt = tokenizer("the value of", return_tensors="pt")
+text = model.generate(**prompt, do_sample=True, temperature=0.8)
+print(tokenizer.decode(text[0], skip_special_tokens=True))
+```
+
+The tokenizer lower-cases, splits at white space and puts `<BOS>` first. It adds no `<EOS>`, because a text that is to
+be continued has not ended; append `tokenizer.eos_token_id` to score a whole text. Prompts of different lengths are
+padded on the left.
+
+## Training
+
+{facts}
+
+`configuration.json` holds the whole configuration, `provenance.json` versions, data fingerprint and command.
+"""
+
+
+def model_card(checkpoint: Checkpoint, corpus: PreparedCorpus, validation: Score, test: Score | None) -> str:
+    """Markdown with the checkpoint's figures."""
+    scores = {"validation": validation} | ({"test": test} if test else {})
+    model, training = checkpoint.configuration.model, checkpoint.configuration.training
+    facts = {
+        "corpus": f"{checkpoint.configuration.corpus.name}, {corpus.stats['train']['words']:,} words for training",
+        "vocabulary": f"{checkpoint.vocab_size:,} words",
+        "model": f"embedding {model.embed_dim}, hidden {model.hidden_dim}, context {model.ctx_dim}, "
+        f"{model.num_layers} layers, dropout {model.dropout}, init {model.init}",
+        "optimizer": f"{training.optimizer}, learning rate {training.lr:g} (rule: {training.lr_rule}), "
+        f"batch {training.batch_size}",
+        "epochs": f"at most {training.epochs}; the weights are those of the epoch with the lowest validation loss",
+    }
+    return _CARD.format(
+        parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()),
+        ctx_dim=model.ctx_dim,
+        scores=_score_table(scores, corpus),
+        facts="\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
+    )
+
+
+def _score_table(scores: dict[str, Score], corpus: PreparedCorpus) -> str:
+    rows = [
+        "| split | loss | perplexity | known | unigram | accuracy | targets |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for split, score in scores.items():
+        unigram = corpus.stats[split].get("unigram_ppl", float("nan"))
+        rows.append(
+            f"| {split} | {score.loss:.4f} | {score.ppl:.2f} | {score.ppl_known:.2f} | {unigram:.2f} "
+            f"| {score.acc:.1%} | {score.targets:,} |"
+        )
+    return "\n".join(rows)

@@ -1,0 +1,79 @@
+"""Checkpoints on disk: the folder of a trial, of `train --to`, or of an export. All three share these files:
+
+`configuration.json` (the resolved configuration and `vocab_size`), `tokenizer.json`, `model.safetensors`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from tune_newllm.data.tokenizer import WordTokenizer
+from tune_newllm.errors import CheckpointError
+from tune_newllm.models import LanguageModel, build
+from tune_newllm.training.config import Configuration
+from tune_newllm.training.run import CONFIGURATION, WEIGHTS
+from tune_newllm.training.weights import load_weights
+
+_CONFIGURATION: TypeAdapter[Configuration] = TypeAdapter(Configuration)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model with what is needed to use it."""
+
+    model: LanguageModel
+    """In evaluation mode."""
+    tokenizer: WordTokenizer
+    configuration: Configuration
+    vocab_size: int
+    folder: Path
+
+
+def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
+    """Read a checkpoint folder of any kind.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the files do not belong together.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder: give the folder of an export, of a trial or of `train --to`")
+    configuration, vocab_size = _read(folder / CONFIGURATION)
+    tokenizer = WordTokenizer.load(folder)
+    if len(tokenizer) != vocab_size:
+        raise CheckpointError(
+            f"{folder} mixes two checkpoints: its tokenizer has {len(tokenizer)} words, its configuration {vocab_size}"
+        )
+    if not (folder / WEIGHTS).exists():
+        raise CheckpointError(f"{folder} has no {WEIGHTS} yet: weights are written after the first epoch")
+    model = build(configuration.model, vocab_size, seed=0)
+    load_weights(model, folder / WEIGHTS)
+    model.to(device).eval()
+    return Checkpoint(model, tokenizer, configuration, vocab_size, folder)
+
+
+def read_configuration(folder: Path) -> Configuration:
+    """The resolved configuration of a checkpoint folder, which may have no weights yet.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    return _read(folder / CONFIGURATION)[0]
+
+
+def _read(path: Path) -> tuple[Configuration, int]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        vocab_size = content.pop("vocab_size")
+        if not isinstance(vocab_size, int):
+            raise ValueError(f"vocab_size must be a whole number, got {vocab_size!r}")
+        return _CONFIGURATION.validate_python(content), vocab_size
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} is no checkpoint: it has no {path.name}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path} is damaged: {where}: {first['msg']}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged ({type(error).__name__}: {error})") from None

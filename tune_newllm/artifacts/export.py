@@ -1,0 +1,210 @@
+"""A checkpoint as a folder that Hugging Face transformers loads without this package."""
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tune_newllm.artifacts.card import model_card
+from tune_newllm.artifacts.checkpoint import Checkpoint, load_checkpoint
+from tune_newllm.artifacts.compare import evaluate_checkpoint
+from tune_newllm.artifacts.generate import NEVER_SAMPLED
+from tune_newllm.data.corpora import PreparedCorpus
+from tune_newllm.data.tokenizer import BOS, EOS, PAD, SPECIAL, UNK
+from tune_newllm.errors import TuneError, UsageError
+from tune_newllm.models import context_vector, recurrence
+from tune_newllm.training.batches import to_tensors
+from tune_newllm.training.device import resolve_device
+from tune_newllm.training.loop import evaluate
+from tune_newllm.training.run import CONFIGURATION, WEIGHTS
+
+_CODE = [
+    Path(__file__).parent / "hf" / "modeling_new_llm.py",
+    *(Path(str(module.__file__)) for module in (context_vector, recurrence)),
+]
+_TOLERANCE = 1e-4
+"""Largest difference allowed between a logit (or the validation loss) before and after the export."""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written. Losses in nats per target; the test figures are None where the corpus has no test split."""
+
+    folder: str
+    trial_id: str | None
+    """Of the sweep that the checkpoint comes from; None where it comes from none."""
+    parameters: int
+    val_loss: float
+    val_ppl: float
+    test_loss: float | None
+    test_ppl: float | None
+
+
+def export(checkpoint: Path, to: Path, *, corpus: PreparedCorpus, provenance: dict[str, Any]) -> ExportResult:
+    """Write a checkpoint for transformers, then load what was written and compare it with the original.
+
+    The folder appears under its name only when it is complete and has passed.
+
+    Args:
+        checkpoint: folder of a trial, a run or another export.
+        to: folder to make; it must not exist, or be empty.
+        corpus: the one that the checkpoint was trained on; its validation and test splits are measured.
+        provenance: JSON types, written beside the weights; `trial` names the trial.
+
+    Raises:
+        UsageError: `to` is taken or cannot be written.
+        CheckpointError: the checkpoint is missing, damaged or does not belong to the corpus.
+        TuneError: transformers gets other numbers from the written folder.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UsageError(f"{to} exists and is not empty: give a new folder")
+    loaded = load_checkpoint(checkpoint, resolve_device("auto"))
+    validation = evaluate_checkpoint(loaded, "validation", corpus)
+    test = None if corpus.test is None else evaluate_checkpoint(loaded, "test", corpus)
+    card = model_card(loaded, corpus, validation, test)
+    result = ExportResult(
+        folder=str(to),
+        trial_id=provenance.get("trial"),
+        parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
+        val_loss=validation.loss,
+        val_ppl=validation.ppl,
+        test_loss=test.loss if test else None,
+        test_ppl=test.ppl if test else None,
+    )
+    with _draft(to) as draft:
+        _write(draft, loaded, provenance | {"corpus_fingerprint": corpus.fingerprint}, card)
+        _write_json(draft / "summary.json", asdict(result))
+        _verify(draft, loaded, corpus, validation.loss)
+    return result
+
+
+@contextlib.contextmanager
+def _draft(to: Path) -> Iterator[Path]:
+    """An empty folder that takes the name `to` if the block ends well, and is removed if not."""
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
+    except OSError as error:
+        raise UsageError(f"cannot write to {to.parent} ({error.strerror}): choose another folder") from None
+    try:
+        # transformers caches the code of a folder under the folder's name, so every draft has the same one.
+        draft = place / "new_llm"
+        draft.mkdir()
+        yield draft
+        draft.rename(to)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _write(folder: Path, checkpoint: Checkpoint, provenance: dict[str, Any], card: str) -> None:
+    for source in (*_CODE, checkpoint.folder / WEIGHTS, checkpoint.folder / CONFIGURATION):
+        shutil.copyfile(source, folder / source.name)
+    checkpoint.tokenizer.save(folder)
+    _drop_eos(folder / "tokenizer.json")
+    model = asdict(checkpoint.configuration.model)
+    sizes = {name: model[name] for name in ("embed_dim", "hidden_dim", "ctx_dim", "num_layers", "dropout")}
+    ids = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
+    config = {
+        "architectures": ["NewLLMForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "modeling_new_llm.NewLLMConfig",
+            "AutoModelForCausalLM": "modeling_new_llm.NewLLMForCausalLM",
+        },
+        "model_type": "new_llm",
+        "dtype": "float32",
+        "vocab_size": checkpoint.vocab_size,
+        **sizes,
+        **ids,
+    }
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **{f"{name}_token": SPECIAL[i] for name, i in (("pad", PAD), ("unk", UNK), ("bos", BOS), ("eos", EOS))},
+        "padding_side": "left",
+    }
+    generation = {**ids, "suppress_tokens": list(NEVER_SAMPLED), "max_new_tokens": 60, "use_cache": True}
+    _write_json(folder / "config.json", config)
+    _write_json(folder / "tokenizer_config.json", tokenizer_config)
+    _write_json(folder / "generation_config.json", generation)
+    _write_json(folder / "provenance.json", provenance)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _drop_eos(path: Path) -> None:
+    """Let a tokenised text end openly: transformers tokenises prompts, and after EOS there is nothing to continue."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    template = content["post_processor"]
+    for form in ("single", "pair"):
+        template[form] = [part for part in template[form] if part.get("SpecialToken", {}).get("id") != SPECIAL[EOS]]
+    del template["special_tokens"][SPECIAL[EOS]]
+    _write_json(path, content)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class _OnlyLogits(nn.Module):
+    """An exported model behind our own protocol, so that it is measured by the same code."""
+
+    def __init__(self, exported: nn.Module) -> None:
+        super().__init__()
+        self.exported = exported
+
+    def forward(self, tokens_BT: Tensor) -> tuple[Tensor, None]:
+        return self.exported(tokens_BT).logits, None
+
+
+def _verify(folder: Path, checkpoint: Checkpoint, corpus: PreparedCorpus, val_loss: float) -> None:
+    """Raise TuneError unless transformers reads the folder to the same token ids, logits and validation loss."""
+    device = str(next(checkpoint.model.parameters()).device)
+    exported, tokenizer = _load_with_transformers(folder)
+    model = _OnlyLogits(exported.to(device)).eval()
+    tokens_BT, _ = to_tensors(corpus.validation[:8], device)
+    with torch.no_grad():
+        logits_difference = (checkpoint.model(tokens_BT)[0] - model(tokens_BT)[0]).abs().max().item()
+    loss_difference = abs(evaluate(model, corpus.validation, device=device).loss - val_loss)
+    text = checkpoint.tokenizer.decode(corpus.validation[0].tolist(), skip_special=True)
+    same_ids = tokenizer(text)["input_ids"] == checkpoint.tokenizer.encode_prompt(text)
+    if not (logits_difference <= _TOLERANCE and loss_difference <= _TOLERANCE and same_ids):
+        raise TuneError(
+            f"the export does not reproduce the checkpoint: logits differ by up to {logits_difference:.2g}, validation "
+            f"loss by {loss_difference:.2g} (allowed: {_TOLERANCE}), token ids {'agree' if same_ids else 'differ'}; "
+            "nothing was written"
+        )
+
+
+def _load_with_transformers(folder: Path) -> tuple[nn.Module, Any]:
+    with _quiet_transformers():
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        options = {"trust_remote_code": True, "local_files_only": True}
+        try:
+            model = AutoModelForCausalLM.from_pretrained(folder, **options)
+            return model, AutoTokenizer.from_pretrained(folder, **options)
+        except OSError as error:
+            raise TuneError(
+                f"transformers cannot load the export ({error}): if its cache cannot be written, set HF_HOME; "
+                "nothing was written"
+            ) from error
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

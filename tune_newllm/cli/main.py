@@ -1,0 +1,54 @@
+"""The command line: which commands there are, and how errors become one line and an exit code."""
+
+import os
+import signal
+import sys
+import traceback
+
+import click
+
+from tune_newllm import __version__
+from tune_newllm.cli.checkpoints import evaluate, export, generate
+from tune_newllm.cli.sweeps import report, resume, search, status
+from tune_newllm.cli.training import train
+from tune_newllm.errors import TuneError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="tune_newllm")
+def commands() -> None:
+    """Hyper-parameter search for New-LLM, a language model that carries a context vector instead of attention.
+
+    \b
+    A first sweep, on text that comes with Python:
+      python -m tune_newllm search search_spaces/lr_batch.yaml
+    """
+
+
+for command in (search, resume, status, report, export, train, generate, evaluate):
+    commands.add_command(command)
+
+
+def main() -> None:
+    """Run one command and end the process with the exit code that README lists."""
+    try:
+        code = commands.main(prog_name="python -m tune_newllm", standalone_mode=False) or 0
+    except click.exceptions.Exit as ending:
+        code = ending.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except TuneError as error:
+        click.echo("\n".join(f"error: {line}" for line in str(error).splitlines()), err=True)
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        code = 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader of a pipe, such as `head`, has gone; nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception:
+        traceback.print_exc()
+        click.echo("error: this is a fault of tune_newllm itself; please report it with the lines above", err=True)
+        code = 1
+    sys.exit(code)

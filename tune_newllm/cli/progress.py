@@ -1,0 +1,101 @@
+"""What a sweep shows while it runs: a live table on a terminal, else one JSON line an event."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tune_newllm.cli.text import duration, shown
+from tune_newllm.records import Record, to_line
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tune_newllm.sweep.driver import Listener
+    from tune_newllm.sweep.spec import SweepSpec
+
+
+@contextmanager
+def display(spec: "SweepSpec", quiet: bool, past: Iterable[Record] = ()) -> "Iterator[Listener]":
+    """A listener for the sweep's records, on stderr; `past` is what happened before a resume."""
+    if quiet:
+        yield lambda record: None
+    elif not sys.stderr.isatty():
+        yield lambda record: print(to_line(record), end="", file=sys.stderr, flush=True)
+    else:
+        from rich.console import Console
+        from rich.live import Live
+
+        view = SweepView(spec, past)
+        with Live(get_renderable=view.table, console=Console(stderr=True), refresh_per_second=2, transient=True):
+            yield view.add
+
+
+class SweepView:
+    """The state of a running sweep as a small table."""
+
+    def __init__(self, spec: "SweepSpec", past: Iterable[Record] = ()) -> None:
+        from tune_newllm.sweep.history import History
+
+        self._spec, self._history, self._began = spec, History(past), time.monotonic()
+        self._ended_before, self._preparing = self._ended, True
+
+    def add(self, record: Record) -> None:
+        """Take in one record."""
+        self._preparing = False
+        self._history.add(record)
+
+    @property
+    def _ended(self) -> int:
+        return len(self._history.trials) - len(self._history.unfinished())
+
+    def table(self) -> "Table":
+        """The rows to show now."""
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column()
+        for name, text in self.rows():
+            table.add_row(name, text)
+        return table
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(label, text) pairs: trials, best, rungs, time."""
+        if self._preparing:
+            return [("sweep", "starting Ray, measuring this machine"), ("time", self._time())]
+        rows = [("trials", self._trials()), ("best", self._best())]
+        if self._spec.early_terminate is not None and (survival := self._rungs()):
+            rows.append(("ASHA", survival))
+        return [*rows, ("time", self._time())]
+
+    def _trials(self) -> str:
+        cap = f" of {self._spec.run_cap}" if self._spec.run_cap else ""
+        states = ("running", "completed", "stopped", "diverged", "infeasible", "crashed", "failed")
+        counts = [f"{count} {state}" for state in states if (count := self._history.count(state))]
+        return f"{self._ended}{cap} done" + (f" ({', '.join(counts)})" if counts else "")
+
+    def _best(self) -> str:
+        best = self._history.best()
+        if best is None or best.value is None:
+            return "none yet"
+        values = "  ".join(f"{path.rpartition('.')[2]} {shown(value)}" for path, value in best.parameters.items())
+        return f"val_loss {best.value:.4f}  {values}  ({best.id}, {best.state})"
+
+    def _rungs(self) -> str:
+        assert self._spec.early_terminate is not None
+        parts = []
+        for rung in self._spec.early_terminate.rungs(self._spec.training.epochs):
+            reached = [trial for trial in self._history.trials.values() if rung in trial.epochs]
+            stopped = sum(trial.state == "stopped" and max(trial.epochs) == rung for trial in reached)
+            if reached:
+                parts.append(f"epoch {rung}: {len(reached) - stopped} of {len(reached)} went on")
+        return ", ".join(parts)
+
+    def _time(self) -> str:
+        elapsed = time.monotonic() - self._began
+        here, cap = self._ended - self._ended_before, self._spec.run_cap
+        if cap is None or here < 1:
+            return duration(elapsed)
+        return f"{duration(elapsed)}, about {duration(elapsed / here * (cap - self._ended))} left"

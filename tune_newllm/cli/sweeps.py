@@ -1,0 +1,192 @@
+"""Commands on sweeps: search, resume, status, report."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tune_newllm.cli.text import place, wrapped
+
+if TYPE_CHECKING:
+    from tune_newllm.sweep.engine import Outcome
+
+_set = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the file; a searched key is fixed. May be repeated.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+_quiet = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+_concurrent = click.option("--max-concurrent", type=click.IntRange(1), help="Most trials at once.")
+
+
+@click.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--name", help="Name of the sweep; by default the file's, then with -2, -3 ... where it is taken.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    default=Path("sweeps"),
+    show_default=True,
+    help="Folder that holds the sweeps.",
+)
+@_set
+@click.option("--trials", type=click.IntRange(1), help="Number of trials; short for --set run_cap=N.")
+@_concurrent
+@click.option("--dry-run", is_flag=True, help="Check the file and show what would be run; write nothing.")
+@_json
+@_quiet
+def search(
+    spec: Path,
+    name: str | None,
+    root: Path,
+    overrides: tuple[str, ...],
+    trials: int | None,
+    max_concurrent: int | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Run the sweep that the file SPEC describes, then report it and export its best configuration.
+
+    \b
+      python -m tune_newllm search search_spaces/lr_batch.yaml --trials 10 --set training.epochs=4
+    """
+    from tune_newllm.sweep.loading import load_spec
+
+    extra = [f"run_cap={trials}"] * (trials is not None)
+    extra += [f"resources.max_concurrent={max_concurrent}"] * (max_concurrent is not None)
+    loaded = load_spec(spec, [*overrides, *extra])
+    if dry_run:
+        from tune_newllm.cli.preview import preview
+
+        preview(loaded, as_json)
+        return 0
+    from tune_newllm.cli.progress import display
+    from tune_newllm.data.corpora import prepare
+    from tune_newllm.sweep import engine
+    from tune_newllm.sweep.folder import free_name, refuse_taken
+
+    if name is not None:
+        refuse_taken(root, name)
+    corpus = prepare(loaded.corpus, progress=not quiet)
+    path = root / (name or free_name(root, spec.stem))
+    with display(loaded, quiet) as listener:
+        outcome = engine.search(loaded, corpus, path, _command(), listener)
+    return _conclude(outcome, as_json)
+
+
+@click.command()
+@click.argument("sweep", type=click.Path(path_type=Path))
+@_concurrent
+@_json
+@_quiet
+def resume(sweep: Path, max_concurrent: int | None, as_json: bool, quiet: bool) -> int:
+    """Go on with a sweep that was stopped or killed; SWEEP is its folder.
+
+    \b
+      python -m tune_newllm resume sweeps/lr_batch
+    """
+    from tune_newllm.cli.progress import display
+    from tune_newllm.sweep import engine
+    from tune_newllm.sweep.folder import SweepFolder
+
+    folder = SweepFolder.open(sweep)
+    with display(folder.spec(), quiet, folder.read()) as listener:
+        outcome = engine.resume(sweep, _command(), listener, max_concurrent)
+    return _conclude(outcome, as_json)
+
+
+@click.command()
+@click.argument("sweep", type=click.Path(path_type=Path))
+@_json
+def status(sweep: Path, as_json: bool) -> int:
+    """Say where a sweep stands, also while it runs.
+
+    \b
+      python -m tune_newllm status sweeps/lr_batch --json
+    """
+    import analysis
+
+    loaded = analysis.load(sweep)
+    _warn(loaded.warnings)
+    _show(analysis.summary(loaded), analysis.answers(loaded), as_json)
+    return 0
+
+
+@click.command()
+@click.argument("sweep", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to; by default the sweep's own.")
+@_json
+def report(sweep: Path, out: Path | None, as_json: bool) -> int:
+    """Write report.html, trials.csv and summary.json, and print the answers.
+
+    \b
+      python -m tune_newllm report sweeps/lr_batch
+    """
+    import analysis
+
+    loaded = analysis.load(sweep)
+    _warn(loaded.warnings)
+    written = analysis.write_report(loaded, out or sweep)
+    _show(analysis.summary(loaded), [*analysis.answers(loaded), f"report: {written}"], as_json)
+    return 0
+
+
+def _conclude(outcome: "Outcome", as_json: bool) -> int:
+    """Export the best trial, write the report, print the answers; the exit code says how the sweep went."""
+    import analysis
+
+    folder = outcome.folder
+    if outcome.signal is not None:
+        click.echo(f"stopped; go on with: python -m tune_newllm resume {place(folder)}", err=True)
+        return 128 + outcome.signal
+    loaded = analysis.load(folder)
+    ranked = analysis.best(loaded, 1)
+    usable = ranked.full_fidelity and not ranked.trials.empty
+    if usable:
+        from tune_newllm.cli.checkpoints import export_trial
+
+        _quietly_remove(folder / "best")
+        export_trial(folder, str(ranked.trials.iloc[0]["trial_id"]), folder / "best")
+        loaded = analysis.load(folder)
+    written = analysis.write_report(loaded, folder)
+    at = place(folder)
+    lines = [*analysis.answers(loaded), "", f"report    {place(written)}"]
+    if usable:
+        lines += [
+            f"look      python -m webbrowser {written.as_uri()}",
+            f"best      {at}/best",
+            f"try it    python -m tune_newllm generate {at}/best --prompt 'the value of'",
+        ]
+    _show(analysis.summary(loaded), lines, as_json)
+    _warn(loaded.warnings)
+    if not usable:
+        click.echo("error: no trial ran to its end, so there is no result; the report says how they ended", err=True)
+        return 4
+    return 3 if loaded.trials["state"].isin(["failed", "crashed"]).any() else 0
+
+
+def _quietly_remove(folder: Path) -> None:
+    """A resumed sweep may have a better best than the one it exported before."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _show(summary: dict[str, Any], lines: list[str], as_json: bool) -> None:
+    click.echo(json.dumps(summary, indent=2) if as_json else "\n".join(map(wrapped, lines)))
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _command() -> list[str]:
+    """The command line as the user would type it again."""
+    return ["python", "-m", "tune_newllm", *sys.argv[1:]]
