@@ -99,17 +99,16 @@ class Study:
         free = {path: p for path, p in self._spec.searched.items() if path not in fixed}
         startup = STARTUP_PER_STRATUM if self._spec.balanced else STARTUP
         seed = _seed(self._spec.training.seed, number, attempt)
-        if self._spec.method == "bayes" and len(peers) >= startup and attempt < DUPLICATE_TRIES // 2 and free:
+        bayes = self._spec.method == "bayes"
+        if bayes and free and len(peers) >= startup and attempt < DUPLICATE_TRIES // 2:
             found, origin = self._model(peers, list(free), seed), "sampler"
-        elif self._spec.method == "bayes":
-            # Low-discrepancy points cover the range where few independent draws would leave holes in it.
-            stratum = _seed(self._spec.training.seed, *fixed.values())
-            noise = np.random.default_rng(seed).random(len(free))
-            units = _sobol(len(free), len(peers), stratum) if attempt == 0 else noise
-            found, origin = {p: d.from_unit(u) for (p, d), u in zip(free.items(), units, strict=True)}, "startup"
         else:
             units = np.random.default_rng(seed).random(len(free))
-            found, origin = {p: d.from_unit(u) for (p, d), u in zip(free.items(), units, strict=True)}, "random"
+            if bayes and attempt == 0:
+                # Low-discrepancy points cover the range where few independent draws would leave holes in it.
+                units = _sobol(len(free), len(peers), _seed(self._spec.training.seed, *fixed.values()))
+            found = {path: p.from_unit(u) for (path, p), u in zip(free.items(), units, strict=True)}
+            origin = "startup" if bayes else "random"
         merged = {**fixed, **found}
         return {path: merged[path] for path in self._spec.searched}, "point" if point else origin
 
