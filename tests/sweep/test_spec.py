@@ -124,6 +124,8 @@ def test_rungs_follow_the_bands_of_wandb(rule, epochs, rungs):
         ("training.lr: 1e-3, ", "training.lr: 1, ", 14, "outside its searched range"),
         ("goal: minimize", "goal: maximize", 10, "must be 'minimize'"),
         ("max_concurrent: auto", "max_concurrent: none", 18, "must be .* or 'auto', got 'none'"),
+        ("name: python-docs", "name: text", 2, "`corpus`: the corpus text needs train and validation"),
+        ("norm: 1.0", "norm: 0", 7, "`training.clip.norm`: must be .*, got 0"),
         ("epochs: 8", "epochs: [8", 6, "not valid YAML"),
     ],
 )

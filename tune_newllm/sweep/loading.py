@@ -42,7 +42,7 @@ def parse_spec(source: Source) -> SweepSpec:
     try:
         spec = SweepSpec.model_validate(tree)
     except ValidationError as error:
-        raise SpecError("\n".join(refusal.located(error, source, SweepSpec))) from None
+        raise SpecError("\n".join(refusal.located(error, SweepSpec, source))) from None
     broken = [f"{source.where(location)}: {text}" for location, text in problems(spec)]
     if broken:
         raise SpecError("\n".join(broken))

@@ -22,27 +22,26 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"; there are {', '.join(f'`{one}`' for one in known)}" if known else ""
 
 
-def plain(error: ValidationError) -> list[str]:
+def plain(error: ValidationError, root: type) -> list[str]:
     """The messages without file and line, for configurations that come from no file."""
-    return [f"`{key}`: {text}" if key else text for _, key, text in _problems(error, None)]
+    return [f"`{key}`: {text}" if key else text for _, key, text in _problems(error, root)]
 
 
-def located(error: ValidationError, source: Source, root: type) -> list[str]:
+def located(error: ValidationError, root: type, source: Source) -> list[str]:
     """One line a problem: `file.yaml:12: message`."""
     return [f"{source.where(at)}: `{key}`: {text}" for at, key, text in _problems(error, root)]
 
 
-def _problems(error: ValidationError, root: type | None) -> list[tuple[Location, str, str]]:
+def _problems(error: ValidationError, root: type) -> list[tuple[Location, str, str]]:
     """(location, dotted key, message), one for each key: what each branch of a union wanted is joined by `or`."""
     found: dict[Location, str] = {}
     for problem in error.errors():
         at = tuple(part for part in problem["loc"] if not _is_tag(part))
         text = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "value_error":
-            at, text = _to_field(at, text)
+            at, text = _to_field(at, text, root)
         elif problem["type"] in _UNKNOWN_KEY:
-            names = _names_at(root, at[:-1]) if root is not None else []
-            text = f"is no known key{nearest(str(at[-1]), names)}"
+            text = f"is no known key{nearest(str(at[-1]), _names_at(root, at[:-1]))}"
         elif text.startswith("Input should be "):
             wanted = text.removeprefix("Input should be ").split(", unable to", 1)[0]
             before = found.get(at, "").split(", got ", 1)[0]
@@ -52,15 +51,13 @@ def _problems(error: ValidationError, root: type | None) -> list[tuple[Location,
     return [(at, ".".join(map(str, at)), text) for at, text in found.items()]
 
 
-def _to_field(at: Location, text: str) -> tuple[Location, str]:
-    """Our dataclasses begin a message with the name of the field: take it into the location."""
+def _to_field(at: Location, text: str, root: type) -> tuple[Location, str]:
+    """Our dataclasses begin a message with the field's name, `lr` or `clip.norm`: take it into the location."""
     name, _, rest = text.partition(" ")
     keys = name.split(".")
-    if not name.isidentifier() and not all(key.isidentifier() for key in keys):
-        return at, text
     if at and keys[0] == at[-1]:
         keys = keys[1:]
-    return ((*at, *keys), rest) if keys and name.islower() and at[:1] != ("parameters",) else (at, text)
+    return ((*at, *keys), rest) if keys and keys[0] in _names_at(root, at) else (at, text)
 
 
 def _spelling(got: Any, problem: Any) -> str:

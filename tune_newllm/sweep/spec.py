@@ -111,7 +111,7 @@ class SweepSpec(BaseModel):
         try:
             return TypeAdapter(Configuration).validate_python({key: expand(key, tree[key]) for key in SECTIONS})
         except ValidationError as error:
-            raise SpecError("; ".join(refusal.plain(error))) from None
+            raise SpecError("; ".join(refusal.plain(error, Configuration))) from None
 
     def to_yaml(self) -> str:
         """The resolved file: every key spelled out, read back by `load_spec` as an equal spec."""
