@@ -49,7 +49,7 @@ class Sweep:
 
     @property
     def name(self) -> str:
-        return str(self.spec.get("name") or self.folder.resolve().name)
+        return self.folder.resolve().name
 
     @property
     def status(self) -> SweepStatus:
@@ -104,8 +104,6 @@ class _Log:
             self.created[record.trial_id] = record
         elif isinstance(record, records.TrialStarted):
             self.started.setdefault(record.trial_id, record.time)
-            # A resume may take up a trial that had crashed: its old end no longer holds.
-            self.ended.pop(record.trial_id, None)
         elif isinstance(record, records.TrialEnded):
             self.ended[record.trial_id] = record
 

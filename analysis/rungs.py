@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from tune_newllm import records
+
 from .load import Sweep
 from .tables import configured, order, setting
 
@@ -27,26 +29,16 @@ class RungCount(NamedTuple):
 
 
 def rung_epochs(spec: Mapping[str, Any]) -> list[int]:
-    """The epochs at which trials are compared, lowest first, all below the last epoch.
-
-    W&B's hyperband brackets: min_iter * eta^k for k = 0, 1, …, or max_iter / eta^i for i = 1 … s.
-    """
+    """The epochs at which trials are compared, lowest first, all below the last epoch."""
     rule, epochs = spec.get("early_terminate"), configured(spec, "training.epochs")
     if not isinstance(rule, Mapping) or not isinstance(epochs, int):
         return []
     eta = float(rule.get("eta") or 3)
-    if eta <= 1:
+    if eta <= 1 or not (rule.get("min_iter") or rule.get("max_iter")):
         return []
-    if rule.get("min_iter"):
-        rungs, rung = [], float(rule["min_iter"])
-        while rung < epochs:
-            rungs.append(int(rung))
-            rung *= eta
-    elif rule.get("max_iter"):
-        rungs = [int(rule["max_iter"] / eta**power) for power in range(1, int(rule.get("s") or 1) + 1)]
-    else:
-        return []
-    return sorted({rung for rung in rungs if 1 <= rung < epochs})
+    return records.rung_epochs(
+        records.first_rung(rule.get("min_iter"), rule.get("max_iter"), rule.get("s"), eta), eta, epochs
+    )
 
 
 def survival(sweep: Sweep) -> list[RungCount]:

@@ -1,8 +1,8 @@
 """How well TPE suggests learning rates when there are only a few trials, for several settings of the sampler.
 
-`python benchmarks/suggestions.py [repetitions]`: simulated sweeps over the learning rate of one batch size. The loss is
+`python benchmarks/suggestions.py [repetitions]` simulates sweeps over the learning rate of one batch size. The loss is
 a parabola in the logarithm of the rate (0.07 per nat², noise 0.005), its minimum anywhere in the middle of the range;
-four start-up points come from a Sobol sequence, and what is worse than the median of those before it is stopped halfway.
+four start-up points come from a Sobol sequence, and what is worse than the median of those before is stopped halfway.
 Prints the share of TPE's suggestions within 1.2 nats of the minimum, and the best trial's loss above the minimum.
 """
 
@@ -57,7 +57,7 @@ def simulate(make_sampler, seed, trials):
 def main():
     repetitions = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    warnings.simplefilter("ignore", FutureWarning)
     print(f"{'sampler':28}{'trials':>8}{'near':>8}{'loss above optimum':>20}")
     for name, make_sampler in SETTINGS.items():
         for trials in (8, 20):

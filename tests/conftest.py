@@ -9,11 +9,12 @@ import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)
-def corpus_cache(tmp_path_factory):
-    """Prepared corpora are made anew, but once; processes started by tests find them too."""
-    path = tmp_path_factory.mktemp("cache")
-    os.environ["TUNE_NEWLLM_CACHE"] = str(path)
-    return path
+def caches(tmp_path_factory):
+    """Prepared corpora, and transformers' copies of exported code, are kept out of the user's caches; processes that
+    tests start find them too."""
+    path = tmp_path_factory.mktemp("caches")
+    os.environ["TUNE_NEWLLM_CACHE"] = str(path / "corpora")
+    os.environ["HF_MODULES_CACHE"] = str(path / "modules")
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,8 @@ HEAVY = {
     "click": {"cli"},
     "rich": {"cli", "data"},
     "scipy": {"sweep", "analysis"},
+    "safetensors": {"training"},
+    "pyarrow": {"data"},
 }
 """Library -> the rooms that may import it."""
 

@@ -32,12 +32,6 @@ class FolderError(UsageError):
     """A sweep folder is missing, taken, unreadable or not a sweep folder."""
 
 
-class NoUsableTrialError(TuneError):
-    """A sweep ended without one trial that could be called its result."""
-
-    exit_code = 4
-
-
 class DivergedError(TuneError):
     """The training loss or its gradient left the finite numbers.
 

@@ -5,6 +5,7 @@ reader never has to guess. Field meanings are fixed here and nowhere else.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 SCHEMA_VERSION = 1
 
 TrialState = Literal["completed", "stopped", "diverged", "infeasible", "crashed", "failed"]
-"""How a trial ended. `completed`: all epochs, or early-stopped by patience. `stopped`: by ASHA. `infeasible`: out of
-memory even for one sequence. `crashed`: its process was lost. `failed`: an exception, ours or the user's."""
+"""How a trial ended. `completed`: all epochs, or early-stopped by patience. `stopped`: by ASHA. `infeasible`: it does
+not fit into memory. `crashed`: its process was lost. `failed`: an exception, ours or the user's."""
 
 
 class _Row(BaseModel):
@@ -102,6 +103,24 @@ class TrialEnded(_Row):
 Record = SweepStarted | SweepEnded | TrialCreated | TrialStarted | EpochRecord | TrialEnded
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="event")])
 _EVENTS = {"sweep_started", "sweep_ended", "trial_created", "trial_started", "epoch", "trial_ended"}
+
+
+def first_rung(min_iter: int | None, max_iter: int | None, s: int | None, eta: float) -> float:
+    """Epochs before ASHA's first decision, not always whole: `min_iter`, or the lowest band of W&B's hyperband that is
+    at least one epoch, `max_iter` / eta^i for i = 1..s."""
+    if max_iter is None:
+        return float(min_iter or 1)
+    bands = [max_iter / eta**i for i in range(1, (s or 1) + 1)]
+    return min((band for band in bands if band >= 1), default=float(max_iter))
+
+
+def rung_epochs(first: float, eta: float, epochs: int) -> list[int]:
+    """Epochs after which ASHA decides: the first whole ones at or above first * eta^k, all below `epochs`."""
+    rungs = []
+    while math.ceil(first) < epochs:
+        rungs.append(math.ceil(first))
+        first *= eta
+    return rungs
 
 
 def to_line(record: Record) -> str:

@@ -74,14 +74,6 @@ def test_an_epoch_repeated_after_a_resume_counts_once_and_the_later_record_wins(
     assert sweep.trials["started"].tolist()[0].timestamp() == START
 
 
-def test_a_crashed_trial_that_was_taken_up_again_is_running(tmp_path: Path) -> None:
-    driver = Driver()
-    driver.write(records.SweepStarted, command=["search"])
-    driver.trial(0, Trial(lr_batch(1e-3, 8), [5.0], "crashed", "its process was lost"))
-    driver.write(records.TrialStarted, trial_id="t0000", epoch=1)
-    assert analysis.load(write_files(tmp_path / "s", driver)).trials["state"].tolist() == ["running"]
-
-
 def test_a_trial_whose_creation_is_lost_is_left_out_with_a_warning(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [5.0]), Trial(lr_batch(1e-3, 8), [4.0])])
     file = folder / "records.jsonl"

@@ -17,7 +17,7 @@ from analysis import RungCount
         ({"min_iter": 1, "eta": 3}, 50, [1, 3, 9, 27]),
         ({"min_iter": 1}, 10, [1, 3, 9]),
         ({"min_iter": 8, "eta": 2}, 8, []),
-        ({"min_iter": 3, "eta": 1.5}, 10, [3, 4, 6]),
+        ({"min_iter": 3, "eta": 1.5}, 10, [3, 5, 7]),
         ({"max_iter": 27, "s": 2}, 27, [3, 9]),
         ({"max_iter": 27, "s": 5, "eta": 3}, 27, [1, 3, 9]),
         ({"min_iter": 1, "eta": 1}, 10, []),

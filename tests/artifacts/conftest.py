@@ -19,12 +19,8 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory):
-    """A folder of this session; transformers keeps its copies of exported code there too, not in the user's cache."""
-    folder = tmp_path_factory.mktemp("artifacts")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(folder / "modules"))
-        patch.setenv("TUNE_NEWLLM_CACHE", str(folder / "cache"))
-        yield folder
+    """A folder of this session."""
+    return tmp_path_factory.mktemp("artifacts")
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,14 @@
 import dataclasses
+import json
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from tune_newllm.artifacts.checkpoint import load_checkpoint
-from tune_newllm.artifacts.compare import evaluate_checkpoint
+from tune_newllm.artifacts.compare import corpus_of, evaluate_checkpoint
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import prepare
 from tune_newllm.data.tokenizer import WordTokenizer
@@ -64,3 +67,31 @@ def test_refuses_a_corpus_in_other_words(checkpoint):
 def test_refuses_a_split_that_is_not_there(checkpoint, corpus):
     with pytest.raises(UsageError, match="no test split"):
         evaluate_checkpoint(checkpoint, "test", dataclasses.replace(corpus, test=None))
+
+
+@pytest.mark.parametrize("name", ["best", "trials/t1"])
+def test_a_sweeps_checkpoints_are_measured_on_its_own_data(name, checkpoint, corpus, tmp_path, monkeypatch):
+    shutil.copytree(checkpoint.folder, tmp_path / name)
+    shutil.copytree(corpus.folder, tmp_path / "data")
+    inside = load_checkpoint(tmp_path / name)
+    assert corpus_of(inside).folder == tmp_path / "data"
+    # Also by a path that does not name the folders above.
+    monkeypatch.chdir(tmp_path / name)
+    assert corpus_of(load_checkpoint(Path())).folder == tmp_path / "data"
+    # Data in other words than the checkpoint's, or damaged, are not what it was trained on.
+    prepare(CorpusConfig(name="toy", window=16, vocab_size=6)).tokenizer.save(tmp_path / "data")
+    assert corpus_of(inside).folder == corpus.folder
+    (tmp_path / "data" / "meta.json").unlink()
+    assert corpus_of(inside).folder == corpus.folder
+
+
+def test_says_whether_it_is_the_corpus_of_the_training(checkpoint, corpus, copy_of_run):
+    assert evaluate_checkpoint(checkpoint).same_corpus
+    words = [checkpoint.tokenizer.decode([i]) for i in range(4, checkpoint.vocab_size)]
+    moved = dataclasses.replace(checkpoint, tokenizer=WordTokenizer(words[::-1]))
+    assert not evaluate_checkpoint(moved).same_corpus
+    # A fingerprint beside the weights knows better than the words.
+    known = load_checkpoint(copy_of_run)
+    for fingerprint, same in ((corpus.fingerprint, True), ("of another text", False)):
+        (copy_of_run / "provenance.json").write_text(json.dumps({"corpus_fingerprint": fingerprint}))
+        assert evaluate_checkpoint(known).same_corpus == same

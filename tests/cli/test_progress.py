@@ -4,7 +4,7 @@ import time
 
 from tune_newllm import records
 from tune_newllm.cli.progress import SweepView
-from tune_newllm.cli.text import duration, place
+from tune_newllm.cli.text import place
 from tune_newllm.sweep.loading import parse_spec
 from tune_newllm.sweep.source import parse_yaml
 
@@ -34,7 +34,7 @@ def test_the_table_counts_trials_and_names_the_best_among_the_completed():
     for trial, number, loss in [("t0", 1, 3.0), ("t0", 2, 2.5), ("t1", 1, 1.5), ("t1", 2, 1.0)]:
         view.add(epoch(trial, number, loss))
     assert dict(view.rows())["trials"] == "0 of 4 done (2 running)"
-    assert dict(view.rows())["best"] == "val_loss 1.0000  lr 0.0123  (t1, running)"
+    assert dict(view.rows())["best"] == "val_loss 1.0000  lr 0.01235  (t1, running)"
     view.add(records.TrialEnded(time=0, trial_id="t1", state="stopped", epoch=2, reason="asha"))
     assert dict(view.rows())["ASHA"] == "epoch 2: 1 of 2 went on"
     view.add(records.TrialEnded(time=0, trial_id="t0", state="completed", epoch=4, reason="epochs"))
@@ -60,8 +60,7 @@ def test_a_resumed_table_begins_with_the_past():
     assert "left" not in dict(view.rows())["time"]
 
 
-def test_times_and_places_are_short(tmp_path, monkeypatch):
-    assert [duration(x) for x in (0.4, 59.4, 61, 3725)] == ["0 s", "59 s", "1 min 1 s", "1 h 2 min"]
+def test_places_are_short_and_quoted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert place(tmp_path / "a b") == "'a b'"
     assert place(tmp_path.parent) == str(tmp_path.parent)

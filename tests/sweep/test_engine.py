@@ -1,14 +1,16 @@
 """Whole sweeps on a real Ray: what is left in the folder, how trials end, stopping and going on."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from tune_newllm import records
 from tune_newllm.data.corpora import prepare
-from tune_newllm.errors import FolderError, UsageError
+from tune_newllm.errors import FolderError, SpecError, UsageError
 from tune_newllm.sweep import engine
 from tune_newllm.sweep.folder import SweepFolder
 from tune_newllm.sweep.history import History
@@ -58,7 +60,7 @@ def test_a_sweep_leaves_everything_a_reader_needs(ray_address, tmp_path):
     assert facts["data"]["fingerprint"]
     assert facts["versions"]["ray"]
     assert {path.name for path in folder.path.iterdir()} == {
-        "sweep.yaml", "provenance.json", "records.jsonl", "study.journal", "data", "trials",
+        "sweep.yaml", "provenance.json", "records.jsonl", "study.journal", "data", "trials", ".lock",
     }  # fmt: skip
 
 
@@ -125,15 +127,52 @@ def test_an_interrupted_sweep_resumes_to_the_table_of_an_undisturbed_one(ray_add
     assert table(SweepFolder.open(resumed.folder)) == table(undisturbed)
 
 
-def test_fractional_gpus_are_placed_by_ray(ray_address, tmp_path):
+def test_gpus_are_dealt_out_by_ray(ray_address, tmp_path):
     text = TINY.replace("device: cpu, ", "").replace("run_cap: 6", "resources: {gpus_per_trial: 0.5}\nrun_cap: 2")
-    resources = run(text, tmp_path, "half").spec().resources
-    assert (resources.gpus_per_trial, resources.max_concurrent) == (0.5, 2)
-    whole = run(TINY.replace("device: cpu, ", "").replace("run_cap: 6", "run_cap: 1"), tmp_path, "whole").spec()
-    assert (whole.resources.gpus_per_trial, whole.resources.max_concurrent) == (1, 1)
-    with pytest.raises(UsageError, match="asks for 2 GPU, but there are 1"):
-        run(text.replace("0.5", "2"), tmp_path, "two")
-    assert not (tmp_path / "two").exists()
+    seen = []
+    half = run(text, tmp_path, "half", seen.append).spec().resources
+    assert (half.gpus_per_trial, half.max_concurrent) == (0.5, 2)
+    # Two halves of the one GPU ran side by side.
+    order = [record.event for record in seen if record.event in ("trial_started", "trial_ended")]
+    assert order[:2] == ["trial_started", "trial_started"]
+    for refused, words in [("2", "asks for 1 CPU and 2 GPU"), ("0, cpus_per_trial: 9", "asks for 9 CPU")]:
+        with pytest.raises(UsageError, match=words):
+            run(text.replace("0.5", refused), tmp_path, "refused")
+    with pytest.raises(UsageError, match="deals out the GPUs"):
+        run(text.replace("precision: fp32", "device: 'cuda:0'"), tmp_path, "refused")
+    with pytest.raises(UsageError, match="cuda needs a GPU for each trial"):
+        run(text.replace("precision: fp32", "device: cuda").replace("0.5", "0"), tmp_path, "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for a torch that cannot use the GPU Ray believes in")
+def test_a_gpu_that_torch_cannot_use_is_not_reserved(ray_address, tmp_path):
+    spec = run(TINY.replace("device: cpu, ", "").replace("run_cap: 6", "run_cap: 1"), tmp_path).spec()
+    assert (spec.training.device, spec.resources.gpus_per_trial, spec.resources.max_concurrent) == ("cpu", 0, 2)
+
+
+def test_a_signal_between_two_trials_leaves_the_sweep_open(ray_address, tmp_path):
+    def interrupt(record):
+        if isinstance(record, records.TrialEnded) and record.trial_id == "t0000":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    spec = parse_spec(parse_yaml(TINY.replace("run_cap", "resources: {max_concurrent: 1}\nrun_cap"), "t"))
+    outcome = engine.search(spec, prepare(spec.corpus), tmp_path / "sweep", ["x"], interrupt)
+    folder = SweepFolder.open(tmp_path / "sweep")
+    assert (outcome.finished, outcome.signal) == (False, signal.SIGTERM)
+    assert folder.read()[-1].reason == "interrupted"
+    with pytest.raises(UsageError, match="asks for 64 CPU"):
+        engine.resume(folder.path, ["x"], lambda record: None, ["resources.cpus_per_trial=64"])
+    with pytest.raises(SpecError, match="`resources` only"):
+        engine.resume(folder.path, ["x"], lambda record: None, ["training.lr=1"])
+    with folder.lock(), pytest.raises(FolderError, match="worked on by another process"):
+        engine.resume(folder.path, ["x"], lambda record: None)
+    # The data is gone, but can be prepared again to the same fingerprint.
+    shutil.rmtree(folder.path / "data")
+    resumed = engine.resume(folder.path, ["x"], lambda record: None, ["resources.max_concurrent=2"])
+    assert resumed.finished
+    assert len(History(folder.read()).trials) == 6
+    assert folder.corpus() == folder.path / "data"
 
 
 def test_changed_data_and_folders_that_are_no_sweep_are_refused(ray_address, tmp_path):
@@ -143,7 +182,7 @@ def test_changed_data_and_folders_that_are_no_sweep_are_refused(ray_address, tmp
     (other.path / "data").rename(folder.path / "data")
     with pytest.raises(FolderError, match="other data"):
         engine.resume(folder.path, ["x"], lambda record: None)
-    with pytest.raises(FolderError, match="not a sweep folder"):
+    with pytest.raises(FolderError, match="not a readable sweep folder"):
         engine.resume(tmp_path, ["x"], lambda record: None)
     with pytest.raises(FolderError, match="exists already"):
         run(TINY, tmp_path, "other")

@@ -1,9 +1,11 @@
 """What the sweep file accepts, means and refuses."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+import analysis
 from tune_newllm.errors import SpecError
 from tune_newllm.sweep.loading import load_spec, parse_spec
 from tune_newllm.sweep.source import parse_yaml
@@ -100,6 +102,7 @@ def test_set_on_a_searched_key_fixes_it_and_what_hung_on_it(example):
 )
 def test_rungs_follow_the_bands_of_wandb(rule, epochs, rungs):
     assert EarlyTerminate(**rule).rungs(epochs) == rungs
+    assert analysis.rung_epochs({"early_terminate": rule, "training": {"epochs": epochs}}) == rungs
 
 
 @pytest.mark.parametrize(
@@ -151,11 +154,39 @@ def test_impossible_overrides_are_refused(example, text):
         load_spec(example, [text])
 
 
-def test_every_path_of_the_configuration_can_be_set(example):
+def test_set_reaches_every_path_and_single_keys_of_a_parameter(example):
     spec = load_spec(example)
     tree = spec.configuration().to_dict()
+    settings = []
     for path in paths():
-        node = tree
+        value = tree
         for key in path.split("."):
-            assert node is None or key in node
-            node = node and node[key]
+            value = None if value is None else value[key]
+        if path not in spec.searched and path != "training.early_stopping.patience" and value is not None:
+            settings.append(f"{path}={json.dumps(value)}")
+    assert len(settings) > 20
+    assert load_spec(example, settings).configuration() == spec.configuration()
+    changed = load_spec(example, ["parameters.training.lr.max=0.5", "parameters.model.ctx_dim={values: [8, 16]}"])
+    assert (changed.searched["training.lr"].low, changed.searched["training.lr"].high) == (1e-4, 0.5)
+    assert list(changed.searched) == ["training.lr", "training.batch_size", "model.ctx_dim"]
+
+
+def test_merge_keys_and_odd_shapes_are_read_or_refused_but_never_crash(example):
+    merged = "base: &a {values: [8, 16]}\n"
+    text = "parameters:\n  model.ctx_dim: &a {values: [8, 16]}\n  model.embed_dim: {<<: *a}\n"
+    assert parse_spec(parse_yaml(text, "x")).searched["model.embed_dim"].values == [8, 16]
+    with pytest.raises(SpecError, match="base"):
+        parse_spec(parse_yaml(merged, "x"))
+    example.write_text(EXAMPLE.replace("points: [{training.lr: 1e-3, training.batch_size: 32}]", "points: 5"))
+    with pytest.raises(SpecError, match="points"):
+        load_spec(example, ["training.lr=1e-3"])
+    example.write_text(
+        EXAMPLE.replace("training.batch_size: {values: [8, 16, 32]}", "training.precision: {values: [auto, fp32]}")
+    )
+    with pytest.raises(SpecError, match="`auto` is decided once"):
+        load_spec(example)
+
+
+def test_a_wide_integer_range_is_checked_at_its_ends(example):
+    spec = load_spec(example, ["parameters.model.hidden_dim={min: 1, max: 900}"])
+    assert spec.searched["model.hidden_dim"].extremes() == [1, 900]

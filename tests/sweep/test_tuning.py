@@ -52,6 +52,18 @@ def test_without_within_all_compete(make_driver):
     assert [report(asha, t, 2, loss) for t, loss in zip(trials, [1.0, 2.0, 0.5], strict=True)] == [GO, STOP, GO]
 
 
+def test_strata_may_be_mappings(make_driver):
+    choices = "[{schedule: none}, {schedule: constant, norm: 0.5}]"
+    text = SPEC.replace("training.batch_size: {values: [8, 16, 32]}", f"training.clip: {{values: {choices}}}")
+    text = text.replace("points: [{training.lr: 1e-3, training.batch_size: 32}]\n", "")
+    driver, _ = make_driver(text.replace("training.batch_size", "training.clip"))
+    asha = RecordingASHA(driver)
+    assert [report(asha, trial, 2, loss) for trial, loss in zip(begin(driver, asha, 2), [1, 2], strict=True)] == [
+        GO,
+        GO,
+    ]
+
+
 def test_without_early_terminate_nothing_is_stopped(make_driver):
     driver, _ = make_driver("parameters: {training.lr: {min: 0.1, max: 0.5}}")
     asha = RecordingASHA(driver)

@@ -30,7 +30,7 @@ def test_resolve_leaves_no_auto(tiny, monkeypatch):
 
 
 def test_candidates_are_measured_by_training_steps(tiny, monkeypatch):
-    for module in ("precision", "state"):
+    for module in ("precision", "device"):
         offer = lambda device: ("fp32", "bf16", "fp16")  # noqa: E731
         monkeypatch.setattr(f"tune_newllm.training.{module}.supported_numbers", offer)
     # A rate that would diverge at once must not spoil the measurement.
@@ -43,6 +43,8 @@ def test_candidates_are_measured_by_training_steps(tiny, monkeypatch):
 def test_what_the_device_cannot_do_is_refused(tiny, monkeypatch):
     with pytest.raises(UsageError, match="fp16 is not offered by this cpu: use fp32"):
         TrainState.create(replace(CONFIG, precision="fp16"), tiny())
+    with pytest.raises(UsageError, match="fp16 is not offered by this cpu: use fp32"):
+        precision.resolve(replace(CONFIG, precision="fp16"), tiny, 30, 12)
     with pytest.raises(UsageError, match="still auto"):
         TrainState.create(CONFIG, tiny())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -66,7 +68,7 @@ def test_what_devices_offer(monkeypatch):
 
 
 def test_bf16_training_is_close_to_fp32_with_weights_in_fp32(tiny, windows, monkeypatch):
-    monkeypatch.setattr("tune_newllm.training.state.supported_numbers", lambda device: ("fp32", "bf16"))
+    monkeypatch.setattr("tune_newllm.training.device.supported_numbers", lambda device: ("fp32", "bf16"))
     losses = {}
     for number in ("fp32", "bf16"):
         config = replace(CONFIG, precision=number)

@@ -38,7 +38,7 @@ def test_a_run_stopped_after_epoch_3_and_resumed_equals_one_that_never_stopped(
     optimizer, precision, tiny, windows, tmp_path, monkeypatch
 ):
     # The half precisions are emulated where the processor lacks them: slow, but the same arithmetic each time.
-    monkeypatch.setattr("tune_newllm.training.state.supported_numbers", lambda device: ("fp32", "bf16", "fp16"))
+    monkeypatch.setattr("tune_newllm.training.device.supported_numbers", lambda device: ("fp32", "bf16", "fp16"))
     config = replace(CONFIG, optimizer=optimizer, precision=precision)
     train, validation = windows(30), windows(10, seed=1)
 
@@ -74,7 +74,7 @@ def test_more_epochs_reopen_a_finished_run(tiny, windows, tmp_path):
 
 
 def test_scaler_and_numbers_that_are_not_finite_survive(tiny, windows, tmp_path, monkeypatch):
-    monkeypatch.setattr("tune_newllm.training.state.supported_numbers", lambda device: ("fp32", "fp16"))
+    monkeypatch.setattr("tune_newllm.training.device.supported_numbers", lambda device: ("fp32", "fp16"))
     config = replace(CONFIG, precision="fp16")
     state = TrainState.create(config, tiny())
     result = next(fit(state, windows(16), windows(8), config))

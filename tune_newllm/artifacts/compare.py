@@ -1,11 +1,13 @@
 """One protocol under which checkpoints are measured and compared."""
 
+import contextlib
+import json
 import time
 from dataclasses import dataclass
 
 from tune_newllm.artifacts.checkpoint import Checkpoint
-from tune_newllm.data.corpora import PreparedCorpus, prepare
-from tune_newllm.errors import CheckpointError, UsageError
+from tune_newllm.data.corpora import PreparedCorpus, open_prepared, prepare
+from tune_newllm.errors import CheckpointError, CorpusError, UsageError
 from tune_newllm.training.loop import evaluate
 
 
@@ -22,6 +24,8 @@ class Score:
     targets: int
     tokens_per_s: float
     """Targets per second of evaluation."""
+    same_corpus: bool
+    """Whether this is the corpus of the training, as far as the checkpoint's fingerprint or else its words can tell."""
 
 
 def evaluate_checkpoint(checkpoint: Checkpoint, split: str = "test", corpus: PreparedCorpus | None = None) -> Score:
@@ -30,26 +34,31 @@ def evaluate_checkpoint(checkpoint: Checkpoint, split: str = "test", corpus: Pre
     Args:
         checkpoint: the model, on the device it was loaded to.
         split: `test` is what may be quoted; `validation` has been used to choose among trials.
-        corpus: None stands for the corpus that the checkpoint's configuration names, in the checkpoint's vocabulary.
+        corpus: None stands for `corpus_of(checkpoint)`, cut anew in the checkpoint's vocabulary where it has another.
 
     Raises:
         CorpusError: the corpus cannot be prepared.
         CheckpointError: the corpus given is numbered by another vocabulary than the checkpoint's.
         UsageError: the corpus has no such split.
     """
-    corpus = corpus or _corpus(checkpoint)
-    if not _same_vocabulary(checkpoint, corpus):
+    measured = corpus or corpus_of(checkpoint)
+    same_words = _same_vocabulary(checkpoint, measured)
+    if corpus is not None and not same_words:
         raise CheckpointError(
             f"{checkpoint.folder} has another vocabulary than the corpus {corpus.folder}: "
             "measure it on the corpus it was trained on"
         )
-    windows = {"test": corpus.test, "validation": corpus.validation}[split]
+    if not same_words:
+        # The model began as another checkpoint and kept its words, or the corpus has changed since.
+        measured = prepare(checkpoint.configuration.corpus, tokenizer=checkpoint.tokenizer)
+    windows = {"test": measured.test, "validation": measured.validation}[split]
     if windows is None:
         raise UsageError(f"the corpus of {checkpoint.folder} has no test split: evaluate --split validation")
     device = str(next(checkpoint.model.parameters()).device)
     began = time.perf_counter()
     figures = evaluate(checkpoint.model, windows, device=device)
     seconds = time.perf_counter() - began
+    trained_on = _fingerprint(checkpoint)
     return Score(
         loss=figures.loss,
         ppl=figures.ppl,
@@ -57,15 +66,31 @@ def evaluate_checkpoint(checkpoint: Checkpoint, split: str = "test", corpus: Pre
         ppl_known=figures.ppl_known,
         targets=figures.targets,
         tokens_per_s=figures.targets / seconds,
+        same_corpus=measured.fingerprint == trained_on if trained_on else same_words,
     )
 
 
-def _corpus(checkpoint: Checkpoint) -> PreparedCorpus:
-    corpus = prepare(checkpoint.configuration.corpus)
-    if _same_vocabulary(checkpoint, corpus):
-        return corpus
-    # The model began as another checkpoint and kept its words, or the corpus has changed since.
-    return prepare(checkpoint.configuration.corpus, tokenizer=checkpoint.tokenizer)
+def corpus_of(checkpoint: Checkpoint) -> PreparedCorpus:
+    """The corpus that a checkpoint was trained on: its sweep's own copy, else the one its configuration names.
+
+    Raises:
+        CorpusError: there is no copy, and the corpus cannot be prepared.
+    """
+    # In a sweep's folder, checkpoints are `best` and `trials/<id>`, and the copy is `data`.
+    for place in list(checkpoint.folder.resolve().parents)[:2]:
+        with contextlib.suppress(CorpusError):
+            copy = open_prepared(place / "data")
+            if _same_vocabulary(checkpoint, copy):
+                return copy
+    return prepare(checkpoint.configuration.corpus)
+
+
+def _fingerprint(checkpoint: Checkpoint) -> str | None:
+    """Of the corpus it was trained on; only exports say it."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        provenance = json.loads((checkpoint.folder / "provenance.json").read_text(encoding="utf-8"))
+        return str(provenance["corpus_fingerprint"])
+    return None
 
 
 def _same_vocabulary(checkpoint: Checkpoint, corpus: PreparedCorpus) -> bool:

@@ -87,6 +87,9 @@ def evaluate(checkpoints: tuple[Path, ...], split: str, as_json: bool) -> int:
     from tune_newllm.artifacts.compare import evaluate_checkpoint
 
     scores = {str(path): dataclasses.asdict(evaluate_checkpoint(load_checkpoint(path), split)) for path in checkpoints}
+    for path, row in scores.items():
+        if not row["same_corpus"]:
+            click.echo(f"warning: {path}: this may not be the text of its training; its words were used", err=True)
     if as_json:
         click.echo(json.dumps(scores, indent=2))
         return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tune_newllm.cli.text import duration, shown
+from analysis.words import duration, shown
 
 if TYPE_CHECKING:
     from tune_newllm.sweep.spec import SweepSpec
@@ -35,8 +35,8 @@ def preview(spec: "SweepSpec", as_json: bool) -> None:
         click.echo(f"ASHA: about {rung['share']:.0%} of the trials go on after epoch {rung['epoch']}")
     click.echo(
         f"\ncost: {cost['parameters']:,} parameters, {cost['train_windows']:,} windows an epoch; a full trial takes "
-        f"{duration(cost['seconds_per_trial'])} on one thread of this machine (a few steps of each of these "
-        f"configurations were measured), the sweep at most {duration(cost['seconds'])} of such threads"
+        f"{duration(cost['seconds_per_trial'])} on this machine, one thread if it has no GPU (measured: a few steps of "
+        f"each configuration above), the whole sweep at most {duration(cost['seconds'])}, divided by the trials at once"
     )
 
 
@@ -68,7 +68,9 @@ def _rungs(spec: "SweepSpec") -> list[dict[str, Any]]:
 def _cost(spec: "SweepSpec", samples: list[dict[str, Any]]) -> dict[str, Any]:
     """An upper bound, since ASHA and patience stop trials."""
     from tune_newllm.cli.training import sizes, trial_seconds
+    from tune_newllm.data.corpora import prepare
 
-    facts = sizes(spec.configuration())
-    seconds = statistics.fmean(trial_seconds(spec.configuration(sample)) for sample in samples or [{}])
-    return facts | {"seconds_per_trial": seconds, "seconds": seconds * (spec.run_cap or len(samples))}
+    corpus = prepare(spec.corpus, progress=True)
+    seconds = statistics.fmean(trial_seconds(spec.configuration(sample), corpus) for sample in samples or [{}])
+    total = seconds * (spec.run_cap or len(samples))
+    return sizes(spec.configuration(), corpus) | {"seconds_per_trial": seconds, "seconds": total}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tune_newllm.cli.text import duration, shown
+from analysis.words import duration, shown
 from tune_newllm.records import Record, to_line
 
 if TYPE_CHECKING:

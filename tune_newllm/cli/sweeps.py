@@ -2,12 +2,15 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tune_newllm.cli.text import place, wrapped
+from tune_newllm.errors import TuneError
 
 if TYPE_CHECKING:
     from tune_newllm.sweep.engine import Outcome
@@ -75,17 +78,24 @@ def search(
         refuse_taken(root, name)
     corpus = prepare(loaded.corpus, progress=not quiet)
     path = root / (name or free_name(root, spec.stem))
-    with display(loaded, quiet) as listener:
+    with _resumable(path), display(loaded, quiet) as listener:
         outcome = engine.search(loaded, corpus, path, _command(), listener)
     return _conclude(outcome, as_json)
 
 
 @click.command()
 @click.argument("sweep", type=click.Path(path_type=Path))
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="resources.KEY=VALUE",
+    help="Change what a trial gets, for another machine. May be repeated.",
+)
 @_concurrent
 @_json
 @_quiet
-def resume(sweep: Path, max_concurrent: int | None, as_json: bool, quiet: bool) -> int:
+def resume(sweep: Path, overrides: tuple[str, ...], max_concurrent: int | None, as_json: bool, quiet: bool) -> int:
     """Go on with a sweep that was stopped or killed; SWEEP is its folder.
 
     \b
@@ -95,9 +105,10 @@ def resume(sweep: Path, max_concurrent: int | None, as_json: bool, quiet: bool) 
     from tune_newllm.sweep import engine
     from tune_newllm.sweep.folder import SweepFolder
 
+    changes = [*overrides, *([f"resources.max_concurrent={max_concurrent}"] if max_concurrent else [])]
     folder = SweepFolder.open(sweep)
-    with display(folder.spec(), quiet, folder.read()) as listener:
-        outcome = engine.resume(sweep, _command(), listener, max_concurrent)
+    with _resumable(sweep), display(folder.spec(changes), quiet, folder.read()) as listener:
+        outcome = engine.resume(sweep, _command(), listener, changes)
     return _conclude(outcome, as_json)
 
 
@@ -137,45 +148,63 @@ def report(sweep: Path, out: Path | None, as_json: bool) -> int:
     return 0
 
 
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Say how to go on when the user will not even wait for a clean stop."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder.exists():
+            click.echo(f"stopped at once; go on with: python -m tune_newllm resume {place(folder)}", err=True)
+        raise
+
+
 def _conclude(outcome: "Outcome", as_json: bool) -> int:
     """Export the best trial, write the report, print the answers; the exit code says how the sweep went."""
     import analysis
 
     folder = outcome.folder
-    if outcome.signal is not None:
+    if not outcome.finished:
         click.echo(f"stopped; go on with: python -m tune_newllm resume {place(folder)}", err=True)
-        return 128 + outcome.signal
-    loaded = analysis.load(folder)
-    ranked = analysis.best(loaded, 1)
+        return 128 + outcome.signal if outcome.signal is not None else 1
+    ranked = analysis.best(analysis.load(folder), 1)
     usable = ranked.full_fidelity and not ranked.trials.empty
-    if usable:
-        from tune_newllm.cli.checkpoints import export_trial
-
-        _quietly_remove(folder / "best")
-        export_trial(folder, str(ranked.trials.iloc[0]["trial_id"]), folder / "best")
-        loaded = analysis.load(folder)
+    problem = _export_best(folder, str(ranked.trials.iloc[0]["trial_id"])) if usable else None
+    loaded = analysis.load(folder)
     written = analysis.write_report(loaded, folder)
     at = place(folder)
     lines = [*analysis.answers(loaded), "", f"report    {place(written)}"]
-    if usable:
+    lines += [f"look      python -m webbrowser {written.as_uri()}"]
+    if usable and problem is None:
         lines += [
-            f"look      python -m webbrowser {written.as_uri()}",
             f"best      {at}/best",
             f"try it    python -m tune_newllm generate {at}/best --prompt 'the value of'",
         ]
     _show(analysis.summary(loaded), lines, as_json)
     _warn(loaded.warnings)
+    if problem is not None:
+        raise problem
     if not usable:
         click.echo("error: no trial ran to its end, so there is no result; the report says how they ended", err=True)
         return 4
     return 3 if loaded.trials["state"].isin(["failed", "crashed"]).any() else 0
 
 
-def _quietly_remove(folder: Path) -> None:
-    """A resumed sweep may have a better best than the one it exported before."""
+def _export_best(folder: Path, trial: str) -> TuneError | None:
+    """Export into `best/`, in place of what an earlier run exported there; returns what went wrong."""
     import shutil
 
-    shutil.rmtree(folder, ignore_errors=True)
+    from tune_newllm.cli.checkpoints import export_trial
+
+    draft = folder / ".best"
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        export_trial(folder, trial, draft)
+    except TuneError as error:
+        return error
+    shutil.rmtree(folder / "best", ignore_errors=True)
+    draft.rename(folder / "best")
+    return None
 
 
 def _show(summary: dict[str, Any], lines: list[str], as_json: bool) -> None:

@@ -1,25 +1,10 @@
-"""Numbers, times and places as the terminal shows them."""
+"""Places and sentences as the terminal shows them."""
 
 import shlex
 import shutil
 import sys
 import textwrap
 from pathlib import Path
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 5 s` or `2 h 10 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def shown(value: object) -> str:
-    """A parameter's value in few digits."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def place(path: Path) -> str:

@@ -12,6 +12,7 @@ import click
 from tune_newllm.errors import UsageError
 
 if TYPE_CHECKING:
+    from tune_newllm.data.corpora import PreparedCorpus
     from tune_newllm.models import LanguageModel
     from tune_newllm.training.config import Configuration, TrainingConfig
     from tune_newllm.training.run import Run
@@ -51,7 +52,9 @@ def train(
     loaded = load_spec(spec, [*overrides, *([f"training.epochs={epochs}"] if epochs else [])])
     configuration = loaded.model_copy(update={"parameters": {}}).configuration()
     if dry_run:
-        facts = sizes(configuration)
+        from tune_newllm.data.corpora import prepare
+
+        facts = sizes(configuration, prepare(configuration.corpus, progress=True))
         click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(f"{k:20} {v}" for k, v in facts.items()))
         return 0
     folder = target or Path("runs") / spec.stem
@@ -60,13 +63,11 @@ def train(
     return 0
 
 
-def sizes(configuration: "Configuration") -> dict[str, int]:
+def sizes(configuration: "Configuration", corpus: "PreparedCorpus") -> dict[str, int]:
     """Sizes of a training: parameters, windows, steps."""
-    from tune_newllm.data.corpora import prepare
     from tune_newllm.models import parameter_count
     from tune_newllm.training.loop import steps_per_epoch
 
-    corpus = prepare(configuration.corpus, progress=True)
     vocab_size = len(corpus.tokenizer)
     steps = steps_per_epoch(len(corpus.train), configuration.training.batch_size)
     return {
@@ -80,28 +81,26 @@ def sizes(configuration: "Configuration") -> dict[str, int]:
     }
 
 
-def trial_seconds(configuration: "Configuration") -> float:
-    """Estimated seconds of all epochs in fp32 on one thread: the median of a few real steps, times their number."""
+def trial_seconds(configuration: "Configuration", corpus: "PreparedCorpus") -> float:
+    """Estimated seconds of all epochs in fp32: the median of a few real steps, times their number."""
     import torch
 
-    from tune_newllm.data.corpora import prepare
     from tune_newllm.models import build
     from tune_newllm.training.device import resolve_micro_batch
     from tune_newllm.training.loop import train_step
     from tune_newllm.training.state import TrainState
 
     torch.set_num_threads(1)
-    corpus = prepare(configuration.corpus)
-    training = dataclasses.replace(configuration.training, precision="fp32")
+    # Next to no learning rate: the steps shall take their time, not diverge.
+    training = dataclasses.replace(configuration.training, precision="fp32", lr=1e-9, lr_rule="none")
     state = TrainState.create(training, build(configuration.model, len(corpus.tokenizer), training.seed))
+    micro_batch = resolve_micro_batch(training.micro_batch, state.device)
     seconds = []
     for _ in range(5):
         began = time.perf_counter()
-        train_step(
-            state, corpus.train[: training.batch_size], None, resolve_micro_batch(training.micro_batch, state.device)
-        )
+        train_step(state, corpus.train[: training.batch_size], None, micro_batch)
         seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:]) * sizes(configuration)["steps"]
+    return statistics.median(seconds[1:]) * sizes(configuration, corpus)["steps"]
 
 
 def _open_run(folder: Path, configuration: "Configuration", start: Path | None) -> "Run":

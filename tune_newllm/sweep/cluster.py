@@ -30,8 +30,8 @@ LONGEST_TEMPORARY_PATH = 40
 
 
 @contextmanager
-def cluster(address: str, gpus: int | None = None) -> Iterator[dict[str, float]]:
-    """Ray's resources (`CPU`, `GPU`, ...), for as long as the context lasts.
+def cluster(address: str, gpus: int | None = None) -> Iterator[list[dict[str, float]]]:
+    """What each machine has to give (`CPU`, `GPU`, ...), for as long as the context lasts.
 
     Args:
         address: `local` starts Ray on this machine alone; anything else is the address of a running cluster.
@@ -46,13 +46,13 @@ def cluster(address: str, gpus: int | None = None) -> Iterator[dict[str, float]]
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if ray.is_initialized():
-        yield ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield _machines()
         return
     quiet: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
     if address == "local":
         ray.init(
             address="local",
-            num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            num_cpus=_allowed_cpus(),
             num_gpus=gpus,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
@@ -67,9 +67,21 @@ def cluster(address: str, gpus: int | None = None) -> Iterator[dict[str, float]]
                 f"resources.address: no Ray cluster answers at {address!r} ({error}); use `local`"
             ) from None
     try:
-        yield ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield _machines()
     finally:
         ray.shutdown()
+
+
+def _machines() -> list[dict[str, float]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _allowed_cpus() -> int | None:
+    """Processors this process is pinned to; None where it is not, so that Ray looks for a container's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return None if allowed == os.cpu_count() else allowed
 
 
 def _short_temporary_folder() -> str | None:

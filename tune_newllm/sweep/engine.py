@@ -4,28 +4,29 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tune_newllm.data.corpora import PreparedCorpus, open_prepared
+from tune_newllm.data.corpora import PreparedCorpus, open_prepared, prepare
 from tune_newllm.errors import FolderError
 from tune_newllm.sweep import provenance
 from tune_newllm.sweep.cluster import cluster
 from tune_newllm.sweep.driver import Driver, Listener
 from tune_newllm.sweep.folder import LARGEST_COPIED_CORPUS, SweepFolder, refuse_taken
-from tune_newllm.sweep.resolve import resolve, threads
+from tune_newllm.sweep.resolve import resolve, settle, threads
 from tune_newllm.sweep.spec import SweepSpec
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a driver ended: `signal` is the number of the signal that stopped it, None when it ran to the end."""
+    """How a driver ended: whether everything is done, and the number of the signal that stopped it, if one did."""
 
     folder: Path
+    finished: bool
     signal: int | None
 
 
@@ -37,50 +38,54 @@ def search(spec: SweepSpec, corpus: PreparedCorpus, path: Path, command: list[st
         UsageError: the resources that a trial asks for are not there.
     """
     refuse_taken(path.parent, path.name)
-    with cluster(spec.resources.address) as resources:
-        resolved, hardware = resolve(spec, resources, corpus)
+    with cluster(spec.resources.address) as machines:
+        resolved, hardware = resolve(spec, machines, corpus)
         facts = provenance.collect(resolved, corpus, hardware, command)
         folder = SweepFolder.create(path, resolved, facts)
-        if corpus.nbytes <= LARGEST_COPIED_CORPUS:
-            _copy(corpus, folder)
-        return _run(folder, resolved, command, listener, resumed=False)
+        return _run(folder, resolved, _kept(corpus, folder, resolved), command, listener, resumed=False)
 
 
-def resume(path: Path, command: list[str], listener: Listener, max_concurrent: int | None = None) -> Outcome:
+def resume(path: Path, command: list[str], listener: Listener, overrides: Iterable[str] = ()) -> Outcome:
     """Go on with a sweep: unfinished trials from their last epoch, then new ones up to the cap.
 
+    Args:
+        overrides: `resources.KEY=VALUE` texts, for a machine other than the first one.
+
     Raises:
-        FolderError: no sweep, or its data is gone or has changed.
+        FolderError: no sweep, its data is gone or has changed, or a driver is at work on it.
+        UsageError: the resources that a trial asks for are not there.
     """
     folder = SweepFolder.open(path)
-    spec = folder.spec()
+    spec = folder.spec(overrides)
     recorded = folder.provenance()["data"]["fingerprint"]
-    corpus = open_prepared(folder.corpus())
+    place = folder.corpus()
+    corpus = open_prepared(place) if place.is_dir() else prepare(spec.corpus)
     if corpus.fingerprint != recorded:
-        raise FolderError(f"{folder.corpus()} holds other data than this sweep began with; start a new sweep")
-    if max_concurrent is not None:
-        changed = spec.resources.model_copy(update={"max_concurrent": max_concurrent})
-        spec = spec.model_copy(update={"resources": changed})
-    with cluster(spec.resources.address):
-        return _run(folder, spec, command, listener, resumed=True)
+        raise FolderError(f"{corpus.folder} holds other data than this sweep began with; start a new sweep")
+    with cluster(spec.resources.address) as machines:
+        settled = spec.model_copy(update={"resources": settle(spec.resources, machines)})
+        return _run(folder, settled, _kept(corpus, folder, settled), command, listener, resumed=True)
 
 
-def _run(folder: SweepFolder, spec: SweepSpec, command: list[str], listener: Listener, resumed: bool) -> Outcome:
+def _run(
+    folder: SweepFolder, spec: SweepSpec, corpus: Path, command: list[str], listener: Listener, resumed: bool
+) -> Outcome:
     from tune_newllm.sweep.tuning import DriverSearcher, RecordingASHA, tuner
 
-    driver = Driver(folder, spec, listener)
-    driver.start(command, resumed)
-    scheduler = RecordingASHA(driver)
-    shared = {"folder": str(folder.path), "corpus": str(folder.corpus()), "threads": threads(spec)}
-    searcher = DriverSearcher(driver, shared)
     scratch = tempfile.mkdtemp(prefix="tune_newllm-")
     try:
-        with _signals() as stop:
+        with folder.lock(), _signals() as stop:
+            driver = Driver(folder, spec, listener)
+            driver.start(command, resumed)
+            scheduler = RecordingASHA(driver)
+            shared = {"folder": str(folder.path), "corpus": str(corpus), "threads": threads(spec)}
+            searcher = DriverSearcher(driver, shared)
             tuner(spec, searcher, scheduler, stop, Path(scratch)).fit()
+            finished = stop.signal is None and not driver.history.unfinished()
+            driver.finish("finished" if finished else "interrupted")
+            return Outcome(folder.path, finished, stop.signal)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    driver.finish("interrupted" if driver.history.unfinished() else "finished")
-    return Outcome(folder.path, stop.signal)
 
 
 @dataclass
@@ -112,8 +117,18 @@ def _signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def _copy(corpus: PreparedCorpus, folder: SweepFolder) -> None:
-    """The prepared corpus into the sweep folder: whole or not at all."""
+def _kept(corpus: PreparedCorpus, folder: SweepFolder, spec: SweepSpec) -> Path:
+    """Where the trials read the corpus: a copy in the sweep folder, made whole or not at all, unless it is large.
+
+    The machines of a cluster share the sweep folder but not this one's cache, so for them it is always copied.
+    """
+    inside = folder.path / "data"
+    if inside.is_dir():
+        return inside
+    if corpus.nbytes > LARGEST_COPIED_CORPUS and spec.resources.address == "local":
+        return corpus.folder
     draft = folder.path / ".data"
+    shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(corpus.folder, draft)
-    draft.rename(folder.path / "data")
+    draft.rename(inside)
+    return inside

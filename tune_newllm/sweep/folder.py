@@ -4,15 +4,19 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from tune_newllm import records
-from tune_newllm.errors import FolderError
+from tune_newllm.errors import FolderError, SpecError
 from tune_newllm.records import Record
-from tune_newllm.sweep.loading import parse_spec
-from tune_newllm.sweep.source import read_yaml
+from tune_newllm.sweep.loading import load_spec
 from tune_newllm.sweep.spec import SweepSpec
+from tune_newllm.training.weights import sync
 
 LARGEST_COPIED_CORPUS = 100_000_000
 """Bytes of prepared tokens up to which a sweep folder carries its own copy."""
@@ -25,7 +29,6 @@ class SweepFolder:
         self.path = path.resolve()
         self.records = self.path / "records.jsonl"
         self.journal = self.path / "study.journal"
-        self.best = self.path / "best"
 
     @classmethod
     def create(cls, path: Path, spec: SweepSpec, provenance: dict[str, Any]) -> "SweepFolder":
@@ -60,24 +63,66 @@ class SweepFolder:
             FolderError: there is no sweep at this path, or it cannot be read.
         """
         folder = cls(path)
-        for name in ("sweep.yaml", "records.jsonl"):
-            if not os.access(folder.path / name, os.R_OK):
-                why = "cannot be read" if (folder.path / name).exists() else "has none"
-                raise FolderError(f"{path} is not a sweep folder: a sweep has a {name}, this one {why}")
+        for name in ("sweep.yaml", "records.jsonl", "provenance.json"):
+            try:
+                (folder.path / name).open("rb").close()
+            except OSError as error:
+                raise FolderError(
+                    f"{path} is not a readable sweep folder: a sweep has a {name} ({error.strerror})"
+                ) from None
         return folder
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held by the one driver that may work on the sweep; the system lets go of it when the process ends.
+
+        Raises:
+            FolderError: another driver holds it.
+        """
+        lock = FileLock(self.path / ".lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise FolderError(f"{self.path} is being worked on by another process: wait for it or stop it") from None
+        except (NotImplementedError, OSError):
+            # A drive without locks: the user has to see to it that one process works on the sweep.
+            pass
+        try:
+            yield
+        finally:
+            lock.release()
 
     def trial(self, trial_id: str) -> Path:
         """The folder of one trial: configuration, log, tokenizer, weights and training state."""
         return self.path / "trials" / trial_id
 
-    def spec(self) -> SweepSpec:
-        """The resolved sweep file."""
-        return parse_spec(read_yaml(self.path / "sweep.yaml"))
+    def spec(self, overrides: Iterable[str] = ()) -> SweepSpec:
+        """The resolved sweep file, perhaps with other `resources`.
+
+        Raises:
+            SpecError: the file is damaged, or an override concerns what a sweep cannot change any more.
+        """
+        changes = list(overrides)
+        for text in changes:
+            if not text.startswith("resources."):
+                raise SpecError(f"--set {text}: a sweep that has begun can change its `resources` only")
+        return load_spec(self.path / "sweep.yaml", changes)
 
     def provenance(self) -> dict[str, Any]:
-        """Versions, hardware, data fingerprint and command line of the first start."""
-        text = (self.path / "provenance.json").read_text(encoding="utf-8")
-        return dict(json.loads(text))
+        """Versions, hardware, data fingerprint and command line of the first start.
+
+        Raises:
+            FolderError: the file is damaged.
+        """
+        try:
+            facts = dict(json.loads((self.path / "provenance.json").read_text(encoding="utf-8")))
+            if not {"fingerprint", "folder"} <= facts["data"].keys():
+                raise ValueError("it does not say which data")
+            return facts
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FolderError(
+                f"{self.path / 'provenance.json'} is damaged ({error!r}); restore it from a copy"
+            ) from None
 
     def read(self, warnings: list[str] | None = None) -> list[Record]:
         """All records, damaged lines left out with a warning."""
@@ -104,7 +149,7 @@ class RecordWriter:
     def append(self, record: Record) -> None:
         """Write one line."""
         self._file.write(records.to_line(record).encode())
-        os.fsync(self._file.fileno())
+        sync(self._file)
 
     def close(self) -> None:
         """Close the file."""
@@ -132,5 +177,5 @@ def _take_name(draft: Path, path: Path) -> None:
     """Rename the draft to its final name, which must be free."""
     try:
         os.rename(draft, path)
-    except OSError:
-        raise FolderError(f"{path} exists already: choose another --name") from None
+    except OSError as error:
+        raise FolderError(f"{path} cannot be made ({error.strerror}): choose another --name or --root") from None

@@ -70,7 +70,9 @@ class History:
         return sum(trial.state in states for trial in self.trials.values())
 
     def best(self) -> TrialHistory | None:
-        """The trial with the lowest value among the completed ones, else among all."""
+        """The trial with the lowest value: of the completed ones, else of those that may still complete or were
+        stopped; one that diverged or failed says nothing for its configuration."""
         valued = [trial for trial in self.trials.values() if trial.value is not None]
         completed = [trial for trial in valued if trial.state == "completed"]
-        return min(completed or valued, key=lambda trial: trial.value or 0.0, default=None)
+        others = [trial for trial in valued if trial.state in ("running", "stopped", "crashed")]
+        return min(completed or others, key=lambda trial: trial.value or 0.0, default=None)

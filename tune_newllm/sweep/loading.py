@@ -57,10 +57,12 @@ def _override(source: Source, text: str) -> None:
     parameters = source.values.get("parameters")
     if isinstance(parameters, dict) and path in parameters:
         _fix(source.values, path)
-    if path.startswith("parameters."):
-        keys: list[str] = ["parameters", path.removeprefix("parameters.")]
-    else:
-        keys = path.split(".")
+    keys = path.split(".")
+    if keys[0] == "parameters":
+        # The names of parameters are dotted themselves: `parameters.training.lr.max` is the key `max` of one.
+        named, _, last = path.removeprefix("parameters.").rpartition(".")
+        known = isinstance(parameters, dict) and named in parameters
+        keys = ["parameters", named, last] if known else ["parameters", path.removeprefix("parameters.")]
     node = source.values
     for depth, key in enumerate(keys[:-1], 1):
         node[key] = expand_section(".".join(keys[:depth]), node.get(key) or {})
@@ -81,5 +83,7 @@ def _fix(values: dict[str, Any], path: str) -> None:
     rule = values.get("early_terminate")
     if isinstance(rule, dict) and rule.get("within") == path:
         del rule["within"]
-    for point in values.get("points") or []:
-        point.pop(path, None)
+    points = values.get("points")
+    for point in points if isinstance(points, list) else []:
+        if isinstance(point, dict):
+            point.pop(path, None)

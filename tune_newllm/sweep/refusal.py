@@ -38,7 +38,7 @@ def _problems(error: ValidationError, root: type) -> list[tuple[Location, str, s
     for problem in error.errors():
         at = tuple(part for part in problem["loc"] if not _is_tag(part))
         text = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "value_error":
+        if problem["type"] == "value_error" and at[:1] != ("parameters",):
             at, text = _to_field(at, text, root)
         elif problem["type"] in _UNKNOWN_KEY:
             text = f"is no known key{nearest(str(at[-1]), _names_at(root, at[:-1]))}"

@@ -43,6 +43,8 @@ def _parameter_problems(spec: SweepSpec, path: str, parameter: Parameter) -> Ite
         yield at, f"`{path}` cannot be searched: losses on different corpora do not compare; make a sweep for each"
     elif path in NOT_SEARCHED:
         yield at, f"`{path}` cannot be searched: {NOT_SEARCHED[path]}"
+    elif path == "training.precision" and "auto" in (parameter.choices or ()):
+        yield at, "`auto` is decided once for a whole sweep and cannot be one of the values; name the precisions"
     else:
         for value in parameter.extremes():
             try:

@@ -76,7 +76,9 @@ def parse_value(text: str) -> Any:
 def _lines(node: Any, at: Location) -> Iterator[tuple[Location, int]]:
     if isinstance(node, CommentedMap):
         for key, child in node.items():
-            yield (*at, key), node.lc.key(key)[0] + 1
+            # A key that a merge (`<<`) brought in stands nowhere in this mapping.
+            if key in (node.lc.data or {}):
+                yield (*at, key), node.lc.key(key)[0] + 1
             yield from _lines(child, (*at, key))
     elif isinstance(node, CommentedSeq):
         for index, child in enumerate(node):

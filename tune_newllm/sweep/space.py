@@ -141,8 +141,10 @@ class Parameter(BaseModel):
         return math.exp(self.min), math.exp(self.max)
 
     def extremes(self) -> list[Any]:
-        """Values that show whether the whole range is acceptable: all choices, or both bounds."""
-        return self.choices or [self._snap(bound) for bound in self._bounds if math.isfinite(bound)]
+        """Values that show whether the whole range is acceptable: its ends, or all choices where they have no order."""
+        if self.choices is not None:
+            return [self.choices[0], self.choices[-1]] if _ordered(self.choices) else self.choices
+        return [self._snap(bound) for bound in self._bounds if math.isfinite(bound)]
 
     def from_unit(self, u: float) -> Any:
         """The value at probability u, 0 < u < 1."""

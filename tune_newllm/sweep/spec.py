@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import io
-import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -13,10 +12,13 @@ from ruamel.yaml import YAML
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.errors import SpecError
 from tune_newllm.models.config import ModelConfig
+from tune_newllm.records import first_rung, rung_epochs
 from tune_newllm.sweep import refusal
 from tune_newllm.sweep.space import Parameter
 from tune_newllm.training.config import Configuration, TrainingConfig
 
+CONFIGURATION = TypeAdapter(Configuration)
+"""Reads a configuration from plain values, and says what is wrong with them."""
 SECTIONS: dict[str, type] = {"corpus": CorpusConfig, "model": ModelConfig, "training": TrainingConfig}
 """The base configuration's top-level keys."""
 
@@ -49,19 +51,12 @@ class EarlyTerminate(BaseModel):
 
     @property
     def first(self) -> float:
-        """Epochs before the first rung; not always whole with `max_iter`."""
-        if self.max_iter is None:
-            return float(self.min_iter or 1)
-        bands = [self.max_iter / self.eta**i for i in range(1, (self.s or 1) + 1)]
-        return min((band for band in bands if band >= 1), default=float(self.max_iter))
+        """Epochs before the first rung."""
+        return first_rung(self.min_iter, self.max_iter, self.s, self.eta)
 
     def rungs(self, epochs: int) -> list[int]:
         """Epochs after which ASHA decides, ascending, all below `epochs`."""
-        rungs, at = [], self.first
-        while math.ceil(at) < epochs:
-            rungs.append(math.ceil(at))
-            at *= self.eta
-        return rungs
+        return rung_epochs(self.first, self.eta, epochs)
 
 
 class Resources(BaseModel):
@@ -109,7 +104,7 @@ class SweepSpec(BaseModel):
         for path, value in sorted({**constants, **(values or {})}.items()):
             _put(tree, path, value)
         try:
-            return TypeAdapter(Configuration).validate_python({key: expand(key, tree[key]) for key in SECTIONS})
+            return CONFIGURATION.validate_python({key: expand(key, tree[key]) for key in SECTIONS})
         except ValidationError as error:
             raise SpecError("; ".join(refusal.plain(error, Configuration))) from None
 

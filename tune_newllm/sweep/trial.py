@@ -47,25 +47,27 @@ class TrialRunner(tune.Trainable):
 def _run(trial: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the results of a trial; never raises."""
     folder = Path(trial["folder"]) / "trials" / trial["id"]
-    last_epoch = trial["recorded"] or None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for result in _epochs(trial, folder):
-            last_epoch = result["epoch"] or last_epoch
-            yield result
+        yield from _epochs(trial, folder)
     except DivergedError as error:
         _log(folder, str(error))
         yield _last("diverged", str(error))
-    except MemoryError as error:
-        _log(folder, f"out of memory: {error}")
-        yield _last("infeasible", "out of memory")
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":
+        if _out_of_memory(error):
             _log(folder, f"out of memory: {error}")
-            yield _last("infeasible", "out of memory on the device")
-            return
-        _log(folder, traceback.format_exc())
-        yield _last("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+            yield _last("infeasible", "out of memory")
+        else:
+            _log(folder, traceback.format_exc())
+            yield _last("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _out_of_memory(error: Exception) -> bool:
+    import torch
+
+    # For main memory torch has no error class of its own, only its allocator's name in the message.
+    allocator = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return allocator or isinstance(error, (MemoryError, torch.OutOfMemoryError))
 
 
 def _epochs(trial: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:

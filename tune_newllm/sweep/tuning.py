@@ -3,6 +3,7 @@
 Both are thin: what they learn goes to the driver, which records it before Ray acts on it.
 """
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from ray.tune.stopper import Stopper
 
 from tune_newllm.sweep.driver import Driver
 from tune_newllm.sweep.history import TrialHistory
-from tune_newllm.sweep.spec import SweepSpec
+from tune_newllm.sweep.spec import EarlyTerminate, SweepSpec
 from tune_newllm.sweep.trial import TrialRunner
 
 
@@ -60,7 +61,7 @@ class RecordingASHA(FIFOScheduler):
     def __init__(self, driver: Driver) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._driver = driver
-        self._strata: dict[Any, Any] = {}
+        self._strata: dict[str, Any] = {}
         for trial in driver.history.trials.values():
             self._add(trial)
         for row in list(driver.history.epochs):
@@ -92,7 +93,7 @@ class RecordingASHA(FIFOScheduler):
         rule = self._driver.spec.early_terminate
         if rule is None:
             return
-        stratum = trial.parameters.get(rule.within) if rule.within else None
+        stratum = _stratum(trial, rule)
         if stratum not in self._strata:
             self._strata[stratum] = _asha(self._driver.spec)
         self._strata[stratum].on_trial_add(None, SimpleNamespace(trial_id=trial.id))
@@ -102,13 +103,17 @@ class RecordingASHA(FIFOScheduler):
         if rule is None or result["epoch"] >= self._driver.spec.training.epochs:
             return TrialScheduler.CONTINUE
         trial = self._driver.history.trials[trial_id]
-        stratum = trial.parameters.get(rule.within) if rule.within else None
-        return self._strata[stratum].on_trial_result(None, SimpleNamespace(trial_id=trial_id), result)
+        return self._strata[_stratum(trial, rule)].on_trial_result(None, SimpleNamespace(trial_id=trial_id), result)
 
     def _act(self, trial_id: str, decision: str) -> str:
         if decision == TrialScheduler.STOP:
             self._driver.ended(trial_id, "stopped", "asha")
         return decision
+
+
+def _stratum(trial: TrialHistory, rule: EarlyTerminate) -> str:
+    """What trials must share to be compared: the value of `within`, which may be a mapping, as text."""
+    return json.dumps(trial.parameters.get(rule.within) if rule.within else None, sort_keys=True)
 
 
 def _asha(spec: SweepSpec) -> Any:

@@ -43,6 +43,16 @@ def supported_numbers(device: str) -> tuple[Number, ...]:
     return ("fp32",)
 
 
+def require_number(number: Number, device: str) -> None:
+    """Refuse a number format that the device does not compute natively.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if number not in (supported := supported_numbers(device)):
+        raise UsageError(f"precision {number} is not offered by this {device}: use {' or '.join(supported)}")
+
+
 def autocast(number: Number, device: str) -> AbstractContextManager[object]:
     """Context in which matrix products are computed in `number`."""
     if number == "fp32":

@@ -12,7 +12,7 @@ from tune_newllm.models import LanguageModel
 from tune_newllm.training.batches import Windows
 from tune_newllm.training.clip import clip_limit
 from tune_newllm.training.config import TrainingConfig
-from tune_newllm.training.device import Number, resolve_device, resolve_micro_batch, supported_numbers
+from tune_newllm.training.device import Number, require_number, resolve_device, resolve_micro_batch, supported_numbers
 from tune_newllm.training.loop import train_step
 from tune_newllm.training.state import TrainState
 
@@ -42,11 +42,12 @@ def resolve(
         window: tokens per row.
 
     Raises:
-        UsageError: the device asked for is not there.
+        UsageError: the device asked for is not there, or cannot compute in the precision asked for.
     """
     device = resolve_device(config.device)
     config = replace(config, device=device, micro_batch=resolve_micro_batch(config.micro_batch, device))
     if config.precision != "auto":
+        require_number(config.precision, device)
         return config, f"{config.precision} was asked for"
     choice = resolve_precision(config, build, vocab_size, window)
     return replace(config, precision=choice.precision), choice.reason

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tune_newllm.errors import UsageError
 from tune_newllm.models import LanguageModel, build
 from tune_newllm.training.config import Configuration
 from tune_newllm.training.loop import EpochResult, fit
@@ -34,24 +36,35 @@ class Run:
 
     Raises:
         CheckpointError: the state in the folder is damaged or of another model.
-        UsageError: the device or precision is not there.
+        UsageError: the device or precision is not there, or the folder cannot be written to.
     """
 
     def __init__(
         self, folder: Path, configuration: Configuration, corpus: "PreparedCorpus", model: LanguageModel | None = None
     ) -> None:
         self.folder, self.configuration, self._corpus = folder, configuration, corpus
-        folder.mkdir(parents=True, exist_ok=True)
-        vocab_size = len(corpus.tokenizer)
         training = configuration.training
-        model = model or build(configuration.model, vocab_size, training.seed)
-        if (folder / STATE).exists():
-            self._state = TrainState.load(folder / STATE, training, model)
-        else:
-            self._state = TrainState.create(training, model)
-            corpus.tokenizer.save(folder)
-            text = json.dumps(configuration.to_dict() | {"vocab_size": vocab_size}, indent=2)
-            (folder / CONFIGURATION).write_text(text + "\n", encoding="utf-8")
+        model = model or build(configuration.model, len(corpus.tokenizer), training.seed)
+        begun = (folder / STATE).exists()
+        # Before the folder is made, so that what cannot be trained leaves none behind.
+        self._state = TrainState.load(folder / STATE, training, model) if begun else TrainState.create(training, model)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not begun:
+                corpus.tokenizer.save(folder)
+            self._write_configuration()
+        except OSError as error:
+            raise UsageError(
+                f"a run needs a folder it can write to, got {folder} ({error.strerror}): give another one"
+            ) from None
+
+    def _write_configuration(self) -> None:
+        """Also when a run goes on: it may have been given more epochs."""
+        text = json.dumps(self.configuration.to_dict() | {"vocab_size": len(self._corpus.tokenizer)}, indent=2)
+        # Renamed into place: a run whose configuration is torn could not be continued.
+        draft = self.folder / f".{CONFIGURATION}.{os.getpid()}"
+        draft.write_text(text + "\n", encoding="utf-8")
+        draft.replace(self.folder / CONFIGURATION)
 
     @property
     def history(self) -> list[EpochResult]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from tune_newllm.errors import CheckpointError, UsageError
 from tune_newllm.models import LanguageModel
 from tune_newllm.training.config import TrainingConfig
-from tune_newllm.training.device import Number, resolve_device, supported_numbers
+from tune_newllm.training.device import Number, require_number, resolve_device
 from tune_newllm.training.metrics import EpochResult
 from tune_newllm.training.optim import build_optimizer
 from tune_newllm.training.weights import insert_weights, load_weights, read_tensors, save_weights, write_tensors
@@ -57,8 +57,7 @@ class TrainState:
         number = config.precision
         if number == "auto":
             raise UsageError("precision is still auto: let training.precision.resolve choose it before training")
-        if number not in (supported := supported_numbers(device)):
-            raise UsageError(f"precision {number} is not offered by this {device}: use {' or '.join(supported)}")
+        require_number(number, device)
         model.to(device)
         generator = model.dropout_generator = torch.Generator(device)
         scaler = torch.amp.GradScaler(torch.device(device).type) if number == "fp16" else None

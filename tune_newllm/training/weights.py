@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import safetensors
 import safetensors.torch
@@ -59,7 +60,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         with temporary.open("wb") as file:
             file.write(payload)
             file.flush()
-            _sync(file.fileno())
+            sync(file)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -81,9 +82,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path} is damaged or not a safetensors file ({error}): use another copy") from None
 
 
-def _sync(descriptor: int) -> None:
+def sync(file: IO[bytes]) -> None:
+    """Have the system put a flushed file on the disk, so that it outlives a loss of power.
+
+    Raises:
+        OSError: the disk failed.
+    """
     try:
-        os.fsync(descriptor)
+        os.fsync(file.fileno())
     except OSError as error:
         # Some mounted drives do not offer it; the rename alone is then the best there is.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
