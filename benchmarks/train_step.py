@@ -53,7 +53,7 @@ def step(model: nn.Module, inputs_BT: Tensor, targets_BT: Tensor) -> float:
     logits_BTV = logits_BTV[0] if isinstance(logits_BTV, tuple) else logits_BTV
     loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
     loss.backward()
-    return float(loss)
+    return loss.item()
 
 
 def compare(config: ModelConfig, length: int, batch: int, repetitions: int) -> tuple[float, float, float]:

@@ -96,10 +96,12 @@ def _colours(data: ParallelCoordinates, rows: np.ndarray) -> dict[str, Any]:
     best = -data.low + BEST_SHARE / (1 - BEST_SHARE) * (data.high - data.low)
     colour = np.where(data.numbers == data.best, best, -np.nan_to_num(data.loss, nan=data.high))
     shades = zip(np.linspace(0, 1 - BEST_SHARE, len(LOSS_SCALE)).tolist(), reversed(LOSS_SCALE), strict=True)
+    # The palette has 256 entries: half of the best one's share stays dark, lest the runner-up turns orange as well.
+    gap = 1 - BEST_SHARE / 2
     bar = colour_bar(data.low, data.high, bool(np.nanmax(data.loss) > data.high))
     return {
         "color": colour[rows],
-        "colorscale": [*shades, (1 - BEST_SHARE * 0.999, ACCENT), (1.0, ACCENT)],
+        "colorscale": [*shades, (gap, LOSS_SCALE[0]), (gap + 1e-4, ACCENT), (1.0, ACCENT)],
         "cmin": -data.high,
         "cmax": best,
         "showscale": True,

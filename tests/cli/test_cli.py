@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from tune_newllm.cli.main import main
+from tune_newllm.cli.sweeps import _conclude
+from tune_newllm.errors import TuneError
+from tune_newllm.sweep.engine import Outcome
 
 ROOT = Path(__file__).parents[2]
 TINY = """\
@@ -205,6 +209,39 @@ def test_folders_that_are_not_there_are_one_clear_line(command, call, tmp_path):
     code, out, err = call(command, tmp_path / "absent", *extra)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: ")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="nothing is unreadable for root")
+def test_an_unreadable_folder_is_one_clear_line(finished, call, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "sweep")
+    (tmp_path / "sweep").chmod(0)
+    for command in ("resume", "status", "report", "generate"):
+        code, _, err = call(command, tmp_path / "sweep")
+        assert (code, err.count("\n")) == (2, 1)
+
+
+def test_missing_rights_are_one_clear_line(call, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    code, out, err = call("status", "sweep")
+    assert (code, out, err) == (2, "", "error: no permission to use sweep: change its rights or give another place\n")
+
+
+def test_a_failing_export_costs_neither_report_nor_earlier_best(finished, tmp_path, monkeypatch, capsys):
+    shutil.copytree(finished[0], tmp_path / "sweep")
+    (tmp_path / "sweep" / "report.html").unlink()
+
+    def fail(*arguments):
+        raise TuneError("the cache cannot be written")
+
+    monkeypatch.setattr("tune_newllm.cli.checkpoints.export_trial", fail)
+    with pytest.raises(TuneError, match="the cache"):
+        _conclude(Outcome(tmp_path / "sweep", finished=True, signal=None), as_json=False)
+    assert "best configuration" in capsys.readouterr().out
+    assert (tmp_path / "sweep" / "report.html").exists()
+    assert (tmp_path / "sweep" / "best" / "model.safetensors").exists()
 
 
 def test_a_sweep_without_a_usable_trial_ends_with_code_4(sweep_file, ray_address, tmp_path):

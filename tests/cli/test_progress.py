@@ -41,7 +41,12 @@ def test_the_table_counts_trials_and_names_the_best_among_the_completed():
     rows = dict(view.rows())
     assert rows["trials"] == "2 of 4 done (1 completed, 1 stopped)"
     assert rows["best"] == "val_loss 2.5000  lr 0.001  (t0, completed)"
-    assert "left" in rows["time"]
+    assert "left" not in rows["time"]
+    for number in (2, 3):
+        row = {"time": 0, "trial_id": f"t{number}", "config_id": "c", "number": number, "seed": 0}
+        view.add(records.TrialCreated(**row, origin="random", parameters={"training.lr": 0.1}))
+        view.add(records.TrialEnded(time=0, trial_id=f"t{number}", state="diverged", epoch=0))
+    assert "about 0 s left" in dict(view.rows())["time"]
 
 
 def test_a_resumed_table_begins_with_the_past():

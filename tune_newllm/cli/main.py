@@ -43,6 +43,9 @@ def main() -> None:
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = 128 + signal.SIGINT
+    except PermissionError as error:
+        click.echo(f"error: no permission to use {error.filename}: change its rights or give another place", err=True)
+        code = 2
     except BrokenPipeError:
         # The reader of a pipe, such as `head`, has gone; nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

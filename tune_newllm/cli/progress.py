@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from tune_newllm.sweep.spec import SweepSpec
 
 
+MOST_UNSURE = 4
+"""Ended trials below which no time left is foretold."""
+
+
 @contextmanager
 def display(spec: "SweepSpec", quiet: bool, past: Iterable[Record] = ()) -> "Iterator[Listener]":
     """A listener for the sweep's records, on stderr; `past` is what happened before a resume."""
@@ -96,6 +100,7 @@ class SweepView:
     def _time(self) -> str:
         elapsed = time.monotonic() - self._began
         here, cap = self._ended - self._ended_before, self._spec.run_cap
-        if cap is None or here < 1:
+        # The first trials to end are the quick ones, and Ray's start is in their time.
+        if cap is None or here < MOST_UNSURE:
             return duration(elapsed)
         return f"{duration(elapsed)}, about {duration(elapsed / here * (cap - self._ended))} left"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tune_newllm.cli.text import place, wrapped
+from tune_newllm.cli.text import near, place, wrapped
 from tune_newllm.errors import TuneError
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _conclude(outcome: "Outcome", as_json: bool) -> int:
     """Export the best trial, write the report, print the answers; the exit code says how the sweep went."""
     import analysis
 
-    folder = outcome.folder
+    folder = near(outcome.folder)
     if not outcome.finished:
         click.echo(f"stopped; go on with: python -m tune_newllm resume {place(folder)}", err=True)
         return 128 + outcome.signal if outcome.signal is not None else 1
@@ -174,7 +174,7 @@ def _conclude(outcome: "Outcome", as_json: bool) -> int:
     written = analysis.write_report(loaded, folder)
     at = place(folder)
     lines = [*analysis.answers(loaded), "", f"report    {place(written)}"]
-    lines += [f"look      python -m webbrowser {written.as_uri()}"]
+    lines += [f"look      python -m webbrowser {written.resolve().as_uri()}"]
     if usable and problem is None:
         lines += [
             f"best      {at}/best",

@@ -7,10 +7,15 @@ import textwrap
 from pathlib import Path
 
 
-def place(path: Path) -> str:
-    """A path relative to the current folder where it lies below it, quoted for a shell."""
+def near(path: Path) -> Path:
+    """The same path, relative to the current folder where it lies below it."""
     here = Path.cwd()
-    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def place(path: Path) -> str:
+    """A short path, quoted for a shell."""
+    return shlex.quote(str(near(path)))
 
 
 def wrapped(sentence: str) -> str:
