@@ -121,6 +121,7 @@ def test_rungs_follow_the_bands_of_wandb(rule, epochs, rungs):
         ("method: bayes", "method: quasi", 9, "`quasi` is not supported yet"),
         ("method: bayes", "method: grid", 9, "`training.lr` is continuous"),
         ("run_cap: 40", "budget: {wall: 2h}", 17, "`budget` is not supported yet"),
+        ("window: 32", "max_samples: 9", 2, "`corpus.max_samples` is not supported yet"),
         ("run_cap: 40", "runcap: 40", 17, "`runcap`.*`run_cap`"),
         ("balanced: training.batch_size", "balanced: training.lr", 15, "finitely many"),
         ("balanced: training.batch_size", "balanced: batch_size", 15, "is not searched"),

@@ -31,6 +31,8 @@ def export(sweep: Path, trial: str | None, target: Path, as_json: bool) -> int:
         if ranked.trials.empty:
             raise UsageError(f"{sweep} has no trial with a result yet: let it run on, or name one with --trial")
         trial = str(ranked.trials.iloc[0]["trial_id"])
+        if not ranked.full_fidelity:
+            click.echo(f"warning: no trial has run to its end yet; {trial} is the best of the others", err=True)
     result = export_trial(sweep, trial, target)
     if as_json:
         click.echo(json.dumps(result, indent=2))

@@ -12,7 +12,8 @@ from tune_newllm.sweep.rules import problems
 from tune_newllm.sweep.source import Source, parse_value, read_yaml
 from tune_newllm.sweep.spec import SweepSpec, expand, expand_section
 
-LATER = ("when", "seeds", "budget")
+LATER = (("when",), ("seeds",), ("budget",), ("corpus", "max_samples"))
+"""Keys of the design that no code answers yet."""
 
 
 def load_spec(path: Path, overrides: Iterable[str] = ()) -> SweepSpec:
@@ -33,9 +34,9 @@ def load_spec(path: Path, overrides: Iterable[str] = ()) -> SweepSpec:
 
 def parse_spec(source: Source) -> SweepSpec:
     """Validate a parsed file. Raises as `load_spec` does."""
-    for key in LATER:
-        if key in source.values:
-            raise SpecError(f"{source.where((key,))}: `{key}` is not supported yet; remove it")
+    for at in LATER:
+        if _holds(source.values, at):
+            raise SpecError(f"{source.where(at)}: `{'.'.join(at)}` is not supported yet; remove it")
     if source.values.get("method") == "quasi":
         raise SpecError(f"{source.where(('method',))}: method `quasi` is not supported yet; use bayes, random or grid")
     tree = {key: expand(key, value) for key, value in source.values.items()}
@@ -47,6 +48,14 @@ def parse_spec(source: Source) -> SweepSpec:
     if broken:
         raise SpecError("\n".join(broken))
     return spec
+
+
+def _holds(values: Any, at: tuple[str, ...]) -> bool:
+    for key in at:
+        if not isinstance(values, dict) or key not in values:
+            return False
+        values = values[key]
+    return True
 
 
 def _override(source: Source, text: str) -> None:

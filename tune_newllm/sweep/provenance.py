@@ -4,20 +4,27 @@ import os
 import platform
 import subprocess
 import time
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tune_newllm.data.corpora import PreparedCorpus
-
-if TYPE_CHECKING:
-    from tune_newllm.sweep.resolve import Hardware
-    from tune_newllm.sweep.spec import SweepSpec
+from tune_newllm.sweep.spec import SweepSpec
 
 PACKAGES = ("tune-newllm", "torch", "ray", "optuna", "transformers", "datasets", "numpy", "pandas", "plotly")
 
 
-def collect(spec: "SweepSpec", corpus: PreparedCorpus, hardware: "Hardware", command: list[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Hardware:
+    """What a trial runs on, as the process that tried it saw it."""
+
+    device: str
+    name: str
+    precision_reason: str
+
+
+def collect(spec: SweepSpec, corpus: PreparedCorpus, hardware: Hardware, command: list[str]) -> dict[str, Any]:
     """Everything needed to know what was run, as JSON types."""
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

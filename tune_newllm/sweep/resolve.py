@@ -2,25 +2,17 @@
 
 import math
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from tune_newllm.data.corpora import PreparedCorpus
 from tune_newllm.errors import UsageError
+from tune_newllm.sweep.provenance import Hardware, processor
 from tune_newllm.sweep.spec import Resources, SweepSpec
 from tune_newllm.training.config import TrainingConfig
 
 Machines = list[dict[str, float]]
 """What each machine of the cluster has to give: `CPU`, `GPU`."""
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """What a trial runs on, as the process that tried it saw it."""
-
-    device: str
-    name: str
-    precision_reason: str
 
 
 def resolve(spec: SweepSpec, machines: Machines, corpus: PreparedCorpus) -> tuple[SweepSpec, Hardware]:
@@ -94,7 +86,6 @@ def _measure(spec: SweepSpec, vocab_size: int, thread_count: int) -> tuple[Train
     import torch
 
     from tune_newllm.models import build
-    from tune_newllm.sweep.provenance import processor
     from tune_newllm.training.precision import resolve as resolve_training
 
     torch.set_num_threads(thread_count)

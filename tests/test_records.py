@@ -1,0 +1,45 @@
+"""The lines of records.jsonl: written and read back, damage left out, and the fields that training reports."""
+
+import dataclasses
+import math
+
+import pytest
+
+from tune_newllm import records
+from tune_newllm.training.metrics import EpochResult
+
+
+def test_an_epoch_on_record_has_the_fields_that_training_reports():
+    own = {"schema_version", "time", "event", "trial_id"}
+    assert set(records.EpochRecord.model_fields) - own == {field.name for field in dataclasses.fields(EpochResult)}
+
+
+@pytest.fixture
+def rows():
+    numbers = dict.fromkeys(records.EpochRecord.model_fields, 1.0)
+    numbers |= {"time": 3.0, "event": "epoch", "trial_id": "t0", "epoch": 1, "clip": None, "train_loss": math.nan}
+    return [
+        records.SweepStarted(time=1.0, command=["search", "a b"]),
+        records.TrialCreated(
+            time=2.0, trial_id="t0", config_id="c", number=0, seed=0, origin="grid", parameters={"training.lr": 1e-3}
+        ),
+        records.EpochRecord(**numbers),
+        records.TrialEnded(time=4.0, trial_id="t0", state="completed", epoch=1, reason="epochs"),
+    ]
+
+
+def test_what_is_written_is_read_back(rows, tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_text("".join(map(records.to_line, rows)))
+    assert list(map(records.to_line, records.read(path))) == list(map(records.to_line, rows))
+
+
+def test_torn_damaged_and_unknown_lines_are_left_out_with_a_warning(rows, tmp_path):
+    path = tmp_path / "records.jsonl"
+    lines = [records.to_line(row) for row in rows]
+    odd = ["\xff\n", "7\n", '{"event": "of_tomorrow"}\n', '{"event": "trial_ended"}\n']
+    path.write_text("".join([lines[0], *odd, *lines[1:3], lines[3][:20]]))
+    warnings = []
+    assert [row.event for row in records.read(path, warnings)] == ["sweep_started", "trial_created", "epoch"]
+    assert len(warnings) == 5
+    assert "line 4: unknown event 'of_tomorrow'" in warnings[2]
