@@ -31,8 +31,10 @@ def test_the_table_counts_trials_and_names_the_best_among_the_completed():
         view.add(records.TrialCreated(**row, origin="random", parameters={"training.lr": lr}))
         view.add(records.TrialStarted(time=0, trial_id=f"t{number}"))
     assert dict(view.rows())["best"] == "none yet"
-    for trial, number, loss in [("t0", 1, 3.0), ("t0", 2, 2.5), ("t1", 1, 1.5), ("t1", 2, 1.0)]:
+    for trial, number, loss in [("t0", 1, 3.0), ("t0", 2, 2.5), ("t1", 1, 1.5)]:
         view.add(epoch(trial, number, loss))
+    assert dict(view.rows())["ASHA"] == "epoch 2: 1 of 1 went on"
+    view.add(epoch("t1", 2, 1.0))
     assert dict(view.rows())["trials"] == "0 of 4 done (2 running)"
     assert dict(view.rows())["best"] == "val_loss 1.0000  lr 0.01235  (t1, running)"
     view.add(records.TrialEnded(time=0, trial_id="t1", state="stopped", epoch=2, reason="asha"))
