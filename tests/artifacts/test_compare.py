@@ -13,6 +13,7 @@ from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import prepare
 from tune_newllm.data.tokenizer import WordTokenizer
 from tune_newllm.errors import CheckpointError, UsageError
+from tune_newllm.training.run import Run
 
 
 def by_hand(checkpoint, windows):
@@ -95,3 +96,18 @@ def test_says_whether_it_is_the_corpus_of_the_training(checkpoint, corpus, copy_
     for fingerprint, same in ((corpus.fingerprint, True), ("of another text", False)):
         (copy_of_run / "provenance.json").write_text(json.dumps({"corpus_fingerprint": fingerprint}))
         assert evaluate_checkpoint(known).same_corpus == same
+
+
+def test_a_trial_on_fewer_samples_is_measured_in_the_words_of_its_sweep(checkpoint, tmp_path):
+    few = dataclasses.replace(checkpoint.configuration.corpus, max_samples=5)
+    prepared = prepare(dataclasses.replace(few, max_samples=300))
+    run = Run(tmp_path / "trials/t1", dataclasses.replace(checkpoint.configuration, corpus=few), prepared)
+    assert [result.step for result in run.epochs()] == [1]
+    trial = load_checkpoint(run.folder)
+    alone = evaluate_checkpoint(trial)
+    assert not alone.same_corpus
+    facts = {"fingerprint": prepared.fingerprint, "stats": prepared.stats}
+    (tmp_path / "provenance.json").write_text(json.dumps({"data": facts}))
+    assert corpus_of(trial).folder == prepared.folder
+    assert evaluate_checkpoint(trial).same_corpus
+    assert evaluate_checkpoint(trial).loss == alone.loss

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,43 @@ def test_an_exact_predictor_of_the_windows_reaches_the_entropy_rate(prepared):
     assert np.mean(losses) == pytest.approx(toy.entropy_rate(), rel=0.01)
 
 
+def test_first_keeps_the_windows_of_the_first_texts(tmp_path):
+    """Windows of 4 hold 3 targets: the texts of 3, 2 and 1 words give 2, 1 and 1."""
+    config = write_text_corpus(tmp_path, ("alpha beta gamma\nalpha beta\ngamma", "alpha"))
+    corpus = prepare(config, tmp_path / "cache")
+    assert corpus.train_ends.tolist() == [2, 3, 4]
+    for texts, windows in ((1, 2), (2, 3), (3, 4), (99, 4), (None, 4)):
+        first = corpus.first(texts)
+        assert first.train.tolist() == corpus.train.tolist()[:windows]
+        assert isinstance(first.train, np.memmap)
+        assert (first.fingerprint, first.validation.tolist()) == (corpus.fingerprint, corpus.validation.tolist())
+    assert corpus.first(2).first(1).train.tolist() == corpus.train.tolist()[:2]
+    assert corpus.first(2).train_ends.tolist() == [2, 3]
+
+
+def test_max_samples_is_all_that_is_prepared_and_learned_from(tmp_path):
+    config = write_text_corpus(tmp_path, ("alpha beta alpha\nbeta gamma gamma gamma gamma", "alpha beta gamma"))
+    whole = prepare(config, tmp_path / "cache")
+    one = prepare(replace(config, max_samples=1), tmp_path / "cache")
+    assert whole.tokenizer.decode([4, 5]) == "gamma alpha"
+    assert one.tokenizer.decode([4, 5]) == "alpha beta"
+    assert (one.stats["train"]["texts"], one.stats["validation"]["words"]) == (1, 3)
+    assert one.train.tolist() == [[2, 4, 5, 4], [4, 3, 0, 0]]
+    every = prepare(replace(config, max_samples=99), tmp_path / "cache")
+    assert every.fingerprint == whole.fingerprint
+    toys = [prepare(replace(TOY, max_samples=most), tmp_path / "cache") for most in (10, 20)]
+    assert [len(corpus.train_ends) for corpus in toys] == [10, 20]
+    assert toys[1].first(10).train.shape == toys[0].train.shape
+
+
+def test_first_texts_without_a_window(tmp_path):
+    config = write_text_corpus(tmp_path, ("= title =\na text of five words", "five words are just enough"))
+    corpus = prepare(replace(config, windowing="original"), tmp_path / "cache")
+    assert corpus.train_ends.tolist() == [0, 2]
+    with pytest.raises(CorpusError, match=r"corpus\.max_samples must reach a text .* got 1"):
+        corpus.first(1)
+
+
 def test_windows_are_mapped_not_read(prepared):
     assert all(isinstance(array, np.memmap) for array in (prepared.train, prepared.validation, prepared.test))
     assert prepared.nbytes > prepared.train.nbytes
@@ -118,6 +156,8 @@ def _flip(path):
         ("train.npy", _truncate),
         ("train.npy", _flip),
         ("test.npy", Path.unlink),
+        ("train_ends.npy", _truncate),
+        ("train_ends.npy", lambda path: np.save(path, np.arange(5))),
         ("tokenizer.json", Path.unlink),
         ("meta.json", _truncate),
         ("meta.json", Path.unlink),
@@ -204,7 +244,7 @@ def test_without_locks_the_first_rename_wins(tmp_path, monkeypatch):
 
 def test_unknown_corpus_names_the_nearest(tmp_path):
     with pytest.raises(
-        CorpusError, match="'python_docs': did you mean python-docs\\? known are python-docs, text, toy"
+        CorpusError, match="'python_docs': did you mean python-docs\\? known are python-docs, text, toy, wikitext-2"
     ):
         prepare(CorpusConfig(name="python_docs"), tmp_path)
 

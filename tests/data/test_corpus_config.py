@@ -15,7 +15,10 @@ from tune_newllm.data.config import CorpusConfig
         ({"stride": 0, "windowing": "original"}, "between 1 and window"),
         ({"name": "text", "train": "a.txt"}, "got no validation"),
         ({"name": "text"}, "got no train and no validation"),
-        ({"test": "a.txt"}, "test: files go with name: text only"),
+        ({"test": "a.txt"}, "test goes with name: text or a dataset of the hub only, got test with name 'python-docs'"),
+        ({"name": "toy", "field": "words"}, "field goes with name: text or a dataset of the hub only"),
+        ({"name": "wikitext-2", "train": ["train", "test"]}, "train must be one split .* join splits by \\+"),
+        ({"max_samples": 0}, "max_samples must be at least 1, got 0"),
     ],
 )
 def test_rules(fields, message):

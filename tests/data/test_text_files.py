@@ -1,7 +1,10 @@
+import gzip
 import json
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from datasets import Dataset, DatasetDict
 
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.text_files import digest, read
@@ -18,33 +21,72 @@ def _here(tmp_path, monkeypatch):
     (tmp_path / "v.txt").write_text("a validation line\n")
 
 
-def test_the_three_kinds_of_file(tmp_path):
-    texts = ["one two", "ein\u2028ä Wort", "three"]
-    (tmp_path / "a.txt").write_bytes("\ufeff one two\r\n\r\n  \nein\u2028ä Wort\nthree".encode())
-    (tmp_path / "a.jsonl").write_text(
-        "\n".join(json.dumps({"text": text, "id": 1}) for text in [*texts, "  "]) + "\n\n"
-    )
-    pd.DataFrame({"id": range(4), "text": [*texts, ""]}).to_parquet(tmp_path / "a.parquet")
-    for name in ("a.txt", "a.jsonl", "a.parquet"):
-        assert read(config(name, test=["a.txt", str(tmp_path / "v.txt")]), progress=False) == {
-            "train": texts,
+TEXTS = ["one two", "ein\u2028ä Wort", "three"]
+
+
+def write_every_kind(folder):
+    """The same texts and a blank one in each kind of file, in rows under `said`; gives the files' names."""
+    lines = "\ufeff one two\r\n\r\n  \nein\u2028ä Wort\nthree"
+    rows = [{"said": text, "id": 1} for text in [*TEXTS, "  "]]
+    json_lines = "\n".join(map(json.dumps, rows)) + "\n\n"
+    (folder / "a.txt").write_bytes(lines.encode())
+    (folder / "a.txt.gz").write_bytes(gzip.compress(lines.encode()))
+    (folder / "a.jsonl").write_text(json_lines)
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(json_lines.encode()))
+    (folder / "lines.json").write_text(f"\n{json_lines}")
+    (folder / "list.json").write_text("\n" + json.dumps(rows, indent=1))
+    table = pa.Table.from_pylist(rows)
+    pd.DataFrame(rows).to_parquet(folder / "a.parquet")
+    for name, writer in (("file.arrow", pa.ipc.new_file), ("stream.arrow", pa.ipc.new_stream)):
+        with writer(folder / name, table.schema) as sink:
+            sink.write_table(table, max_chunksize=2)
+    Dataset.from_list(rows).save_to_disk(folder / "saved", num_shards=2)
+    return sorted(path.name for path in folder.iterdir() if path.name != "v.txt")
+
+
+def test_every_kind_of_file(tmp_path):
+    names = write_every_kind(tmp_path)
+    assert len(names) == 10
+    for name in names:
+        assert read(config(name, test=["a.txt", str(tmp_path / "v.txt")], field="said"), progress=False) == {
+            "train": TEXTS,
             "validation": ["a validation line"],
-            "test": [*texts, "a validation line"],
-        }
+            "test": [*TEXTS, "a validation line"],
+        }, name
+
+
+def test_max_samples_counts_the_texts_of_all_train_files(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n")
+    for most, train in (
+        (1, ["one"]),
+        (3, ["one", "two", "a validation line"]),
+        (9, ["one", "two", "a validation line"]),
+    ):
+        texts = read(config(["a.txt", "v.txt"], test=["a.txt", "v.txt"], max_samples=most), progress=False)
+        assert texts["train"] == train
+        assert len(texts["test"]) == 3
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.csv", "a", "t.csv must end in one of .txt, .jsonl, .parquet"),
+        ("t.csv", "a", "t.csv must end in one of .txt, .jsonl, .json, .parquet, .arrow"),
         ("t.txt", None, "there is no file t.txt: check the path"),
         ("t.txt", "\n \n", "t.txt holds no text"),
         ("t.txt", b"\xff\xfea", r"cannot read t.txt \(invalid start byte, not UTF-8\)"),
         ("t.jsonl", '{"text": "a"}\n{"txt": "b"}', "row 2 needs a string in the field text, got None"),
         ("t.jsonl", '{"text": 5}', "row 1 needs a string in the field text, got 5"),
-        ("t.jsonl", '["a"]', "line 1 is not a JSON object"),
+        ("t.jsonl", '["a"]', "row 1 is not a JSON object"),
         ("t.jsonl", "text", "line 1 is not JSON"),
         ("t.jsonl", r'{"text": "\ud800"}', "row 1 holds half a surrogate pair"),
+        ("t.json", "\n[1]", "row 1 is not a JSON object"),
+        ("t.json", '[{"text": "a"},', "the list is not JSON"),
+        ("t.json", '{"text": "a"}\n{"text": "b"', "line 2 is not JSON"),
+        ("t.txt.gz", "no gzip at all", "cannot read t.txt.gz .Not a gzipped file"),
+        ("t.txt.gz", gzip.compress(b"some words" * 99)[:-9], "cannot read t.txt.gz .Compressed file ended"),
+        ("t.parquet.gz", "", "t.parquet.gz must end in one of"),
+        ("t.arrow", "no arrow at all", "cannot read t.arrow"),
+        ("t.arrow", "", "cannot read t.arrow"),
         ("t.parquet", "no parquet at all", "cannot read t.parquet"),
         ("t.parquet", pd.DataFrame({"txt": ["a"], "n": [1]}), "no field text, only txt, n"),
         ("t.parquet", pd.DataFrame({"text": [b"a"]}), "row 1 needs a string in the field text, got b'a'"),
@@ -63,11 +105,14 @@ def test_faults_are_named_in_one_line(tmp_path, name, content, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_is_no_file(tmp_path):
+@pytest.mark.parametrize("function", [digest, lambda config: read(config, progress=False)])
+def test_a_folder_must_hold_one_dataset(tmp_path, function):
     (tmp_path / "t.txt").mkdir()
-    for function in (digest, lambda config: read(config, progress=False)):
-        with pytest.raises(CorpusError, match=r"cannot read t\.txt \(Is a directory\)"):
-            function(config("t.txt"))
+    with pytest.raises(CorpusError, match=r"cannot read t\.txt \(a folder without a dataset\)"):
+        function(config("t.txt"))
+    DatasetDict(test=Dataset.from_dict({"text": ["a"]}), train=Dataset.from_dict({"text": ["a"]})).save_to_disk("both")
+    with pytest.raises(CorpusError, match=r"cannot read both \(a folder of test, train\): .* name another"):
+        function(config("both"))
 
 
 def test_digest_depends_on_contents_not_on_names(tmp_path):
@@ -77,4 +122,5 @@ def test_digest_depends_on_contents_not_on_names(tmp_path):
     assert digest(config("a.txt")) == digest(config("b.txt"))
     assert digest(config("a.txt")) != digest(config("c.txt"))
     assert digest(config("a.txt")) != digest(config("a.txt", test="a.txt"))
+    assert digest(config("a.txt")) != digest(config("a.txt", field="other"))
     assert digest(config(["a.txt", "c.txt"])) != digest(config(["c.txt", "a.txt"]))

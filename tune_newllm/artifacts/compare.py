@@ -3,9 +3,11 @@
 import contextlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from tune_newllm.artifacts.checkpoint import Checkpoint
+from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import PreparedCorpus, open_prepared, prepare
 from tune_newllm.errors import CheckpointError, CorpusError, UsageError
 from tune_newllm.training.loop import evaluate
@@ -50,7 +52,7 @@ def evaluate_checkpoint(checkpoint: Checkpoint, split: str = "test", corpus: Pre
         )
     if not same_words:
         # The model began as another checkpoint and kept its words, or the corpus has changed since.
-        measured = prepare(checkpoint.configuration.corpus, tokenizer=checkpoint.tokenizer)
+        measured = prepare(_as_prepared(checkpoint), tokenizer=checkpoint.tokenizer)
     windows = {"test": measured.test, "validation": measured.validation}[split]
     if windows is None:
         raise UsageError(f"the corpus of {checkpoint.folder} has no test split: evaluate --split validation")
@@ -58,7 +60,7 @@ def evaluate_checkpoint(checkpoint: Checkpoint, split: str = "test", corpus: Pre
     began = time.perf_counter()
     figures = evaluate(checkpoint.model, windows, device=device)
     seconds = time.perf_counter() - began
-    trained_on = _fingerprint(checkpoint)
+    trained_on = _recorded(checkpoint).get("fingerprint")
     return Score(
         loss=figures.loss,
         ppl=figures.ppl,
@@ -82,15 +84,25 @@ def corpus_of(checkpoint: Checkpoint) -> PreparedCorpus:
             copy = open_prepared(place / "data")
             if _same_vocabulary(checkpoint, copy):
                 return copy
-    return prepare(checkpoint.configuration.corpus)
+    return prepare(_as_prepared(checkpoint))
 
 
-def _fingerprint(checkpoint: Checkpoint) -> str | None:
-    """Of the corpus it was trained on; only exports say it."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        provenance = json.loads((checkpoint.folder / "provenance.json").read_text(encoding="utf-8"))
-        return str(provenance["corpus_fingerprint"])
-    return None
+def _as_prepared(checkpoint: Checkpoint) -> CorpusConfig:
+    """A sweep over `max_samples` learns its vocabulary from the largest number of texts, whatever a trial reads."""
+    corpus = checkpoint.configuration.corpus
+    texts = _recorded(checkpoint).get("stats", {}).get("train", {}).get("texts")
+    return corpus if None in (corpus.max_samples, texts) else replace(corpus, max_samples=int(texts))
+
+
+def _recorded(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The corpus it was trained on, its `fingerprint` and `stats`, where the export or the sweep around it says it."""
+    here = checkpoint.folder.resolve()
+    for place in (here, *list(here.parents)[:2]):
+        with contextlib.suppress(OSError, ValueError):
+            facts = json.loads((place / "provenance.json").read_text(encoding="utf-8"))
+            alone = {"fingerprint": facts["corpus_fingerprint"]} if "corpus_fingerprint" in facts else {}
+            return dict(facts.get("data", {}) | alone)
+    return {}
 
 
 def _same_vocabulary(checkpoint: Checkpoint, corpus: PreparedCorpus) -> bool:

@@ -11,8 +11,12 @@ class CorpusConfig:
     """One corpus as the sweep file's `corpus:` describes it.
 
     Args:
-        name: `python-docs`, `text` or `toy`.
-        train, validation, test: a path or several, only (and, but for `test`, always) with the corpus `text`.
+        name: `python-docs`, `text`, `toy`, or a dataset of the Hugging Face Hub: `wikitext-2`, `wikitext-103`,
+            `hf:OWNER/NAME` or `hf:OWNER/NAME:CONFIG`.
+        train, validation, test: with the corpus `text` a path or several, needed but for `test`; with a dataset of the
+            hub one of its splits or a slice such as `train[:95%]`, by default those called train, validation and test.
+        field: the column or key that holds the text, in files with rows and in datasets of the hub.
+        max_samples: the train split ends after this many texts, from which the vocabulary is learned too.
         vocab_size: most entries of the vocabulary, the four special tokens included.
         window: tokens per window; a window gives `window - 1` predictions.
         stride: tokens between the starts of two windows, only with `original`; None stands for half a window.
@@ -28,6 +32,8 @@ class CorpusConfig:
     train: str | list[str] | None = None
     validation: str | list[str] | None = None
     test: str | list[str] | None = None
+    field: str = "text"
+    max_samples: int | None = None
     vocab_size: int = 1000
     window: int = 64
     stride: int | None = None
@@ -40,8 +46,10 @@ class CorpusConfig:
             raise ValueError(f"window must be at least 2 (one token and its successor), got {self.window}")
         if self.windowing not in ("complete", "original"):
             raise ValueError(f"windowing must be complete or original, got {self.windowing!r}")
+        if self.max_samples is not None and self.max_samples < 1:
+            raise ValueError(f"max_samples must be at least 1, got {self.max_samples}")
         self._check_stride()
-        self._check_files()
+        self._check_splits()
 
     def _check_stride(self) -> None:
         if self.stride is None:
@@ -51,11 +59,23 @@ class CorpusConfig:
         if not 1 <= self.stride <= self.window:
             raise ValueError(f"stride must lie between 1 and window ({self.window}), got {self.stride}")
 
-    def _check_files(self) -> None:
+    def _check_splits(self) -> None:
         given = [split for split in ("train", "validation", "test") if getattr(self, split)]
         if self.name == "text":
             missing = [split for split in ("train", "validation") if split not in given]
             if missing:
                 raise ValueError(f"the corpus text needs train and validation files, got no {' and no '.join(missing)}")
-        elif given:
-            raise ValueError(f"{', '.join(given)}: files go with name: text only, got name {self.name!r}")
+        elif self.name in ("python-docs", "toy"):
+            given += ["field"] if self.field != "text" else []
+            if given:
+                raise ValueError(
+                    f"{given[0]} goes with name: text or a dataset of the hub only, got {', '.join(given)} "
+                    f"with name {self.name!r}"
+                )
+        else:
+            for split in given:
+                if isinstance(getattr(self, split), list):
+                    raise ValueError(
+                        f"{split} must be one split of the dataset, got the list {getattr(self, split)}: "
+                        "join splits by +, as in train+validation"
+                    )

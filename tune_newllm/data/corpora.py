@@ -1,49 +1,39 @@
 """Corpora by name, prepared once into a folder of memory-mapped windows.
 
-A prepared folder holds `<split>.npy` (windows of ids), `tokenizer.json` and `meta.json`, and depends on nothing outside
-it. In the cache it is named by a hash of all that it is made from: the sources' contents, the vocabulary size and the
-windowing. It appears there in one rename, so a half-written one is never found under its name.
+A prepared folder holds `<split>.npy` (windows of ids), `train_ends.npy`, `tokenizer.json` and `meta.json`, and depends
+on nothing outside it. In the cache it is named by a hash of all that it is made from: the sources' contents, how many
+samples, the vocabulary size and the windowing. It appears there in one rename, never half-written.
 """
 
 import contextlib
-import difflib
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from tune_newllm.data import python_docs, text_files, toy
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.progress import track
+from tune_newllm.data.sources import source_of
 from tune_newllm.data.tokenizer import FILE_NAME as TOKENIZER_FILE
 from tune_newllm.data.tokenizer import PAD, UNK, WordTokenizer
-from tune_newllm.data.windows import Windows, cut
+from tune_newllm.data.windows import Windows, cut, pieces
 from tune_newllm.errors import CorpusError, UsageError
 
-FORMAT = 1
+FORMAT = 2
 """Of the prepared folder; to be raised whenever equal sources give other files."""
 
-
-class _Source(NamedTuple):
-    digest: Callable[[CorpusConfig], str]
-    read: Callable[[CorpusConfig, bool], dict[str, list[str]]]
-
-
-_SOURCES = {
-    "python-docs": _Source(lambda _: python_docs.digest(), lambda _, progress: python_docs.read(progress)),
-    "text": _Source(text_files.digest, text_files.read),
-    "toy": _Source(lambda _: toy.digest(), lambda _, progress: toy.read()),
-}
+TRAIN_ENDS = "train_ends.npy"
 
 
 @dataclass(frozen=True)
@@ -58,6 +48,7 @@ class PreparedCorpus:
         stats: per split `texts`, `words` (between white space), `tokens` (words, BOS and EOS), `windows`, `targets`
             (non-padding tokens to be predicted), `unk_share` (of the targets) and, but for train, `unigram_ppl`:
             the perplexity of the train split's word frequencies, which a model that reads context must beat.
+        train_ends: `[M]`, how many train windows the first text gives, the first two, ... all M texts.
     """
 
     folder: Path
@@ -67,11 +58,25 @@ class PreparedCorpus:
     validation: Windows
     test: Windows | None
     stats: dict[str, dict[str, float]]
+    train_ends: NDArray[np.int64]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all files."""
         return sum(path.stat().st_size for path in self.folder.iterdir())
+
+    def first(self, texts: int | None) -> "PreparedCorpus":
+        """The same corpus with the train windows of its first `texts` texts only; None stands for all of them.
+
+        Raises:
+            CorpusError: these texts give no window.
+        """
+        if texts is None or texts >= len(self.train_ends):
+            return self
+        train = self.train[: self.train_ends[texts - 1]]
+        if not len(train):
+            raise CorpusError(f"corpus.max_samples must reach a text that gives a window, got {texts}: raise it")
+        return replace(self, train=train, train_ends=self.train_ends[:texts])
 
 
 def prepare(
@@ -91,8 +96,9 @@ def prepare(
     Raises:
         CorpusError: the corpus is unknown, unreadable or empty, or the cache cannot be written.
     """
-    source = _source(config.name)
-    folder = (cache or default_cache()) / f"{config.name}-{_key(config, source, tokenizer)}"
+    source = source_of(config.name)
+    key = _key(config, source.digest(config, progress), tokenizer)
+    folder = (cache or default_cache()) / f"{re.sub(r'[^a-zA-Z0-9._-]+', '-', config.name)}-{key}"
     if found := _intact(folder):
         return found
     try:
@@ -121,6 +127,9 @@ def open_prepared(folder: Path) -> PreparedCorpus:
         for split, stats in meta["stats"].items():
             if windows[split].shape != (stats["windows"], meta["corpus"]["window"]):
                 raise ValueError(f"{split}.npy has shape {windows[split].shape}")
+        train_ends = np.load(folder / TRAIN_ENDS, mmap_mode="r")
+        if train_ends.shape != (meta["stats"]["train"]["texts"],) or train_ends[-1] != len(windows["train"]):
+            raise ValueError(f"{TRAIN_ENDS} does not fit train.npy")
         return PreparedCorpus(
             folder=folder,
             fingerprint=meta["fingerprint"],
@@ -129,6 +138,7 @@ def open_prepared(folder: Path) -> PreparedCorpus:
             validation=windows["validation"],
             test=windows.get("test"),
             stats=meta["stats"],
+            train_ends=train_ends,
         )
     except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
         raise CorpusError(f"{folder} is no prepared corpus or is damaged ({error}): prepare it anew") from error
@@ -141,17 +151,9 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tune_newllm"
 
 
-def _source(name: str) -> _Source:
-    if name not in _SOURCES:
-        nearest = difflib.get_close_matches(name, _SOURCES, n=1)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        raise CorpusError(f"there is no corpus {name!r}: {hint}known are {', '.join(_SOURCES)}")
-    return _SOURCES[name]
-
-
-def _key(config: CorpusConfig, source: _Source, tokenizer: WordTokenizer | None) -> str:
+def _key(config: CorpusConfig, digest: str, tokenizer: WordTokenizer | None) -> str:
     vocabulary = config.vocab_size if tokenizer is None else tokenizer.decode(range(len(tokenizer)))
-    asked = [FORMAT, source.digest(config), vocabulary, config.windowing, config.window, config.stride]
+    asked = [FORMAT, digest, config.max_samples, vocabulary, config.windowing, config.window, config.stride]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
@@ -190,6 +192,7 @@ def _build(
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     draft.chmod(0o755)  # mkdtemp shuts others out, yet a cache may be shared
     try:
+        texts["train"] = texts["train"][: config.max_samples]
         if tokenizer is None:
             tokenizer = WordTokenizer.build(track(texts["train"], "counting words", progress), config.vocab_size)
         tokenizer.save(draft)
@@ -220,6 +223,8 @@ def _write_windows(
         if not len(windows):
             raise CorpusError(f"corpus.{split}: no text is long enough for windowing: original, use complete")
         np.save(folder / f"{split}.npy", windows)
+        if split == "train":
+            np.save(folder / TRAIN_ENDS, np.cumsum(pieces(ids, config.windowing, config.window, config.stride)))
         counts = np.bincount(windows[:, 1:].ravel(), minlength=len(tokenizer))
         counts[PAD] = 0
         tokens = sum(map(len, ids))

@@ -44,21 +44,36 @@ def cut(
     Returns:
         `[N, window]` ids in the order of the texts, padded on the right with PAD.
     """
-    lengths_M = np.fromiter(map(len, ids_per_text), dtype=np.int64, count=len(ids_per_text))
+    lengths_M = _lengths(ids_per_text)
     tokens = np.fromiter(chain.from_iterable(ids_per_text), dtype=dtype, count=int(lengths_M.sum()))
-    if windowing == "complete":
-        step = window - 1
-        pieces_M = -(-(lengths_M - 1) // step)
-    else:
-        step = stride or window // 2
-        pieces_M = np.maximum((lengths_M - window) // step, 0) + 1
-        pieces_M[lengths_M < _FEWEST_WORDS + 2] = 0
+    step = _step(windowing, window, stride)
+    pieces_M = pieces(ids_per_text, windowing, window, stride)
     begin_M = np.cumsum(lengths_M) - lengths_M
     before_M = np.cumsum(pieces_M) - pieces_M
     piece_N = np.arange(pieces_M.sum()) - np.repeat(before_M, pieces_M)
     start_N = np.repeat(begin_M, pieces_M) + piece_N * step
     end_N = np.repeat(begin_M + lengths_M, pieces_M)
     return _gather(tokens, start_N, end_N, window)
+
+
+def pieces(
+    ids_per_text: Sequence[Sequence[int]], windowing: Windowing, window: int, stride: int | None = None
+) -> NDArray[np.int64]:
+    """How many windows `cut` makes of each text, `[M]`."""
+    lengths_M, step = _lengths(ids_per_text), _step(windowing, window, stride)
+    if windowing == "complete":
+        return -(-(lengths_M - 1) // step)
+    pieces_M = np.maximum((lengths_M - window) // step, 0) + 1
+    pieces_M[lengths_M < _FEWEST_WORDS + 2] = 0
+    return pieces_M
+
+
+def _step(windowing: Windowing, window: int, stride: int | None) -> int:
+    return window - 1 if windowing == "complete" else stride or window // 2
+
+
+def _lengths(ids_per_text: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    return np.fromiter(map(len, ids_per_text), dtype=np.int64, count=len(ids_per_text))
 
 
 def _gather(tokens: NDArray[Any], start_N: NDArray[np.int64], end_N: NDArray[np.int64], window: int) -> NDArray[Any]:

@@ -31,7 +31,8 @@ class Run:
     Args:
         folder: made if need be.
         configuration: resolved: nothing in it is `auto`.
-        corpus: the prepared corpus; its tokenizer is saved beside the weights.
+        corpus: the prepared corpus, of which `corpus.max_samples` texts are trained on; its tokenizer is saved beside
+            the weights.
         model: start from these weights instead of fresh ones.
 
     Raises:
@@ -42,7 +43,8 @@ class Run:
     def __init__(
         self, folder: Path, configuration: Configuration, corpus: "PreparedCorpus", model: LanguageModel | None = None
     ) -> None:
-        self.folder, self.configuration, self._corpus = folder, configuration, corpus
+        self.folder, self.configuration = folder, configuration
+        self._corpus = corpus.first(configuration.corpus.max_samples)
         training = configuration.training
         model = model or build(configuration.model, len(corpus.tokenizer), training.seed)
         begun = (folder / STATE).exists()

@@ -1,0 +1,86 @@
+"""A small hub on this machine: the addresses that `datasets` asks for, answered as the real one answers."""
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+
+class Hub:
+    """Serves dataset repositories, each a mapping of file names to contents, until it is closed.
+
+    Args:
+        repositories: by `OWNER/NAME`; what is changed in them is served as a new commit.
+        gated: repositories that may not be read.
+    """
+
+    def __init__(self):
+        self.repositories: dict[str, dict[str, bytes]] = {}
+        self.gated: set[str] = set()
+        self.requests: list[str] = []
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self):
+                hub.requests.append(f"{self.command} {self.path}")
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                status, headers, content = hub._answer(unquote(urlsplit(self.path).path), body)
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(content)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(content)
+
+            do_GET = do_HEAD = do_POST = answer
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _answer(self, path, body):
+        parts = path.removeprefix("/api").strip("/").split("/")
+        if parts == [""]:
+            return 200, {}, b""
+        if parts[0] != "datasets":
+            return 404, {}, b""
+        name = "/".join(parts[1:3])
+        if name in self.gated:
+            return 403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"}, b""
+        if name not in self.repositories:
+            return 401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}, b""
+        files = self.repositories[name]
+        commit = hashlib.sha1(b"".join(key.encode() + files[key] for key in sorted(files))).hexdigest()
+        if path.startswith("/api/"):
+            return 200, {}, json.dumps(_described(files, commit, name, parts[3:], body)).encode()
+        file = "/".join(parts[5:])
+        if file not in files:
+            return 404, {"X-Repo-Commit": commit, "X-Error-Code": "EntryNotFound"}, b""
+        return 200, {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(files[file]).hexdigest()}"'}, files[file]
+
+
+def _described(files, commit, name, asked, body):
+    if asked[:1] == ["tree"]:
+        folder = "/".join(asked[2:])
+        below = [file for file in files if file.startswith(f"{folder}/" if folder else "")]
+        folders = {file.rsplit("/", 1)[0] for file in below if "/" in file.removeprefix(f"{folder}/")}
+        return [*map(_folder, sorted(folders)), *(_file(file, files[file]) for file in below)]
+    if asked[:1] == ["paths-info"]:
+        return [_file(file, files[file]) for file in json.loads(body)["paths"] if file in files]
+    return {"id": name, "sha": commit, "siblings": [{"rfilename": file} for file in files], "tags": []}
+
+
+def _file(name, content):
+    return {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+
+
+def _folder(name):
+    return {"type": "directory", "path": name, "oid": hashlib.sha1(name.encode()).hexdigest()}
