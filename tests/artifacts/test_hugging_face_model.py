@@ -1,9 +1,16 @@
 """The exported model as transformers uses it."""
 
+import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
+
+from tune_newllm.artifacts.checkpoint import load_checkpoint, read_configuration
+from tune_newllm.artifacts.export import export
+from tune_newllm.models import ModelConfig
+from tune_newllm.training.run import Run
 
 PROMPTS = ["", "kul mep", "dor fen gim kul nax"]
 
@@ -130,3 +137,30 @@ def test_two_exports_of_one_name_keep_their_own_code(exported, load, tmp_path):
     states = [load(folder)(ids).state.abs().max() for folder in (exported[0], other, exported[0])]
     assert states[1] == 0.5
     assert states[0] == states[2] > 0.5
+
+
+def test_a_residual_tied_model_is_the_same_in_transformers(run, corpus, load, tokenizer, tmp_path):
+    model_config = ModelConfig(embed_dim=12, hidden_dim=24, ctx_dim=8, num_layers=3, ffn="residual", tied=True)
+    configuration = replace(read_configuration(run), model=model_config)
+    list(Run(tmp_path / "run", configuration, corpus).epochs())
+    export(tmp_path / "run", tmp_path / "export", corpus=corpus, provenance={})
+    ids = torch.tensor([[2, 5, 6, 7]])
+    expected = load_checkpoint(tmp_path / "run").model(ids)[0]
+    model = load(tmp_path / "export")
+    assert "3 residual layers, tied output" in (tmp_path / "export" / "README.md").read_text()
+    model.save_pretrained(tmp_path / "saved")
+    for again in (model, load(tmp_path / "saved"), load(tmp_path / "export", tie_word_embeddings=True)):
+        torch.testing.assert_close(again(ids).logits, expected)
+    prompt = tokenizer(PROMPTS[1], return_tensors="pt")
+    assert torch.equal(
+        model.generate(**prompt, max_new_tokens=6), model.generate(**prompt, max_new_tokens=6, use_cache=False)
+    )
+
+
+def test_an_export_that_knows_no_variants_is_plain_and_untied(exported, load, tmp_path):
+    older = shutil.copytree(exported[0], tmp_path / "older")
+    content = json.loads((older / "config.json").read_text())
+    assert (content.pop("ffn"), content.pop("tied")) == ("plain", False)
+    (older / "config.json").write_text(json.dumps(content))
+    ids = torch.tensor([[2, 5, 6, 7]])
+    assert torch.equal(load(older)(ids).logits, load()(ids).logits)

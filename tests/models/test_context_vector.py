@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -37,14 +40,23 @@ def test_parameter_counts_are_the_published_ones(ctx_dim, num_layers):
     assert parameter_count(ModelConfig(ctx_dim=ctx_dim, num_layers=num_layers), 1000) == published
 
 
-def small(vocab_size=13, dropout=0.0, num_layers=3):
+@pytest.mark.parametrize(("hidden_dim", "own"), [(24, 0), (20, 20 * 24)])
+def test_a_tied_model_has_no_output_matrix(hidden_dim, own):
+    """The output is left with its bias, and a projection from H to E = 24 where these differ."""
+    config = ModelConfig(embed_dim=24, hidden_dim=hidden_dim, ctx_dim=8, num_layers=2, tied=True)
+    count = sum(parameter.numel() for parameter in build(config, 50, seed=0).parameters())
+    assert count == parameter_count(config, 50)
+    assert count == parameter_count(replace(config, tied=False), 50) - hidden_dim * 50 + own
+
+
+def small(vocab_size=13, dropout=0.0, num_layers=3, **variant):
     """A float64 model with every weight, bias and gain away from its special initial value."""
-    model = ContextVectorModel(vocab_size, 5, 7, 4, num_layers, dropout).double()
+    model = ContextVectorModel(vocab_size, 5, 7, 4, num_layers, dropout, **variant).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, 0.7, generator=generator)
-        model.norm.weight.mul_(15)
+        model.norm.weight.mul_(25)
     return model
 
 
@@ -52,14 +64,19 @@ def step_by_step(model, tokens, state, keeps=None):
     """The published equations, one time step and one head at a time. `keeps[layer][t]` is a dropout mask."""
     weights = dict(model.named_parameters())
     logits = []
+    output = weights.get("output.weight")
+    if output is None:
+        output = weights["embedding.weight"] @ weights["output.projection.weight"] / 5**0.5
     for t in range(tokens.shape[1]):
         hidden = torch.cat([weights["embedding.weight"][tokens[:, t]], state], dim=1)
         for layer in range(len(model.layers)):
+            below = hidden if layer and model.ffn == "residual" else 0
             hidden = hidden @ weights[f"layers.{layer}.weight"].T + weights[f"layers.{layer}.bias"]
             hidden = torch.where(hidden > 0, hidden, 0)
             if keeps is not None:
                 hidden = hidden * keeps[layer][t] / (1 - model.dropout)
-        logits.append(hidden @ weights["output.weight"].T + weights["output.bias"])
+            hidden = below + hidden
+        logits.append(hidden @ output.T + weights["output.bias"])
         heads = zip(weights["gates.weight"].split(4), weights["gates.bias"].split(4), strict=True)
         delta, f, g = (hidden @ weight.T + bias for weight, bias in heads)
         mixed = state / (1 + torch.exp(-f)) + delta / (1 + torch.exp(-g))
@@ -77,10 +94,14 @@ def masks(model, steps, batch, seed):
         yield (words.view(torch.int16)[:units].view(steps, batch, 7) >= model.dropout * 65536 - 32768).double()
 
 
+VARIANTS = [{}, {"ffn": "residual"}, {"tied": True}]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @pytest.mark.parametrize("dropout", [0.0, 0.25])
 @pytest.mark.parametrize("vocab_size", [13, 100], ids=["more tokens than words", "more words than tokens"])
-def test_agrees_with_the_equations(dropout, vocab_size):
-    model, batch, steps = small(vocab_size, dropout), 4, 9
+def test_agrees_with_the_equations(dropout, vocab_size, variant):
+    model, batch, steps = small(vocab_size, dropout, **variant), 4, 9
     generator = torch.Generator().manual_seed(2)
     tokens = torch.randint(13, (batch, steps), generator=generator)
     state = torch.randn(batch, 4, dtype=torch.float64, generator=generator, requires_grad=True)
@@ -97,8 +118,9 @@ def test_agrees_with_the_equations(dropout, vocab_size):
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
 
 
-def test_evaluation_agrees_with_the_equations():
-    model = small(dropout=0.5).eval()
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_evaluation_agrees_with_the_equations(variant):
+    model = small(dropout=0.5, **variant).eval()
     tokens = torch.randint(13, (4, 9), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = step_by_step(model, tokens, torch.zeros(4, 4, dtype=torch.float64))
@@ -125,52 +147,11 @@ def test_predictions_depend_on_no_later_token():
         assert reached.tolist() == [position <= t for position in range(8)]
 
 
-def gradient_norms(init):
-    """Of the first and last feed-forward weight and the output bias, at 12 layers and context 512."""
-    model = build(ModelConfig(ctx_dim=512, num_layers=12, init=init), 1000, seed=0).eval()
-    tokens = torch.randint(1000, (8, 64), generator=torch.Generator().manual_seed(1))
-    logits, _ = model(tokens[:, :-1])
-    functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
-    parameters = model.layers[0].weight, model.layers[-1].weight, model.output.bias
-    return [float(parameter.grad.norm()) for parameter in parameters]
-
-
-def test_original_init_lets_the_gradients_of_deep_models_vanish():
-    first, last, bias = gradient_norms("original")
-    # Published: 1.9e-6, 1.7e-6 and 4.5e-2.
-    assert 1e-6 < first < 4e-6
-    assert 1e-6 < last < 4e-6
-    assert bias == pytest.approx(4.5e-2, rel=0.05)
-
-
-def test_he_init_does_not():
-    first, last, bias = gradient_norms("he")
-    assert first > bias
-    assert last > bias
-
-
-def test_he_init_keeps_the_signal_at_unit_size():
-    model = build(ModelConfig(num_layers=12), 1000, seed=0).eval()
-    tokens = torch.randint(1000, (8, 20), generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        logits, state = model(tokens)
-    assert 0.5 < logits.std() < 1.5
-    assert 0.9 < state.std() < 1.1
-
-
-def test_weights_come_from_the_seed_alone():
-    before = torch.get_rng_state()
-    first, same, other = (build(ModelConfig(embed_dim=8, hidden_dim=8, ctx_dim=8), 50, seed) for seed in (1, 1, 2))
-    assert torch.equal(before, torch.get_rng_state())
-    for name, weight in first.state_dict().items():
-        assert torch.equal(weight, same.state_dict()[name])
-    assert not torch.equal(first.output.weight, other.output.weight)
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("vocab_size", [50, 500])
-def test_autocast_stays_close_to_full_precision(dtype, vocab_size):
-    model = build(ModelConfig(embed_dim=32, hidden_dim=64, ctx_dim=32, num_layers=3, dropout=0.2), vocab_size, seed=0)
+@pytest.mark.parametrize(("vocab_size", "variant"), [(50, {}), (500, {}), (500, {"ffn": "residual", "tied": True})])
+def test_autocast_stays_close_to_full_precision(dtype, vocab_size, variant):
+    sizes = {"embed_dim": 32, "hidden_dim": 64, "ctx_dim": 32, "num_layers": 3}
+    model = build(ModelConfig(**sizes, dropout=0.2, **variant), vocab_size, seed=0)
     tokens = torch.randint(50, (8, 20), generator=torch.Generator().manual_seed(1))
 
     def run(enabled):
@@ -204,3 +185,58 @@ def test_autocast_sums_the_gradient_of_a_frequent_word_precisely():
 
     full = gradient(enabled=False)
     assert (gradient(enabled=True) - full).norm() < 0.05 * full.norm()
+
+
+def test_inspection_agrees_with_the_definitions():
+    model = small(vocab_size=20, dropout=0.5, num_layers=2, ffn="residual").float()
+    model.dropout_generator = torch.Generator().manual_seed(0)
+    drawn = model.dropout_generator.get_state()
+    with torch.no_grad():
+        # Two units of the first layer never fire; one of the second fires for token 3 alone, so it is not dead.
+        model.layers[0].bias[:2] = -1e6
+        model.layers[1].bias[4] = -1e3
+        model.layers[0].weight[6] = 0
+        model.layers[0].weight[6, 0] = 2e3
+        model.layers[1].weight[4, 6] = 1
+        model.embedding.weight[:, 0] = -1
+        model.embedding.weight[3, 0] = 1
+    tokens = torch.tensor([[1, 2, 4, 5], [6, 7, 3, 8], [9, 9, 0, 1]])
+    with torch.autocast("cpu", torch.bfloat16):
+        signals = model.inspect(tokens)
+    assert model.training
+    assert torch.equal(model.dropout_generator.get_state(), drawn)
+
+    contexts, units = [], []
+    for layer in model.layers:
+        layer.register_forward_hook(lambda layer, inputs, output: units.append(output > 0))
+    for row in tokens:
+        state = torch.zeros(1, 4)
+        for token in row:
+            first = model.layers[0](torch.cat([model.embedding(token)[None], state], dim=1)).relu()
+            model.layers[1](first)
+            state = model.eval()(token.view(1, 1), state)[1]
+            contexts.append(state[0])
+    alive = torch.cat([torch.cat(units[layer::2]).any(dim=0) for layer in (0, 1)])
+    assert alive[[0, 1, 7 + 4]].tolist() == [False, False, True]
+    assert signals.dead_relu == pytest.approx(1 - float(alive.float().mean()))
+    matrix = torch.stack(contexts).detach().double().numpy()
+    assert signals.ctx_norm == pytest.approx(np.sqrt((matrix**2).sum(1)).mean(), rel=1e-5)
+    shares = np.sqrt(np.linalg.eigvalsh(matrix.T @ matrix).clip(0))
+    shares /= shares.sum()
+    assert signals.ctx_rank == pytest.approx(np.prod(shares**-shares), rel=1e-4)
+
+
+def test_the_rank_of_contexts_that_are_all_zero_is_zero():
+    model = small()
+    with torch.no_grad():
+        model.norm.weight.zero_()
+        model.norm.bias.zero_()
+    assert model.inspect(torch.tensor([[1, 2]]))[1:] == (0, 0)
+
+
+def test_the_widest_and_deepest_model_runs():
+    model = build(ModelConfig(embed_dim=8, hidden_dim=16, ctx_dim=2048, num_layers=48), 20, seed=0)
+    logits, state = model(torch.arange(6).view(2, 3))
+    logits.sum().backward()
+    assert state.shape == (2, 2048)
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())

@@ -14,6 +14,8 @@ from tune_newllm.models import ModelConfig
         ("dropout", -0.1),
         ("family", "lstm"),
         ("init", "xavier"),
+        ("ffn", "dense"),
+        ("tied", "yes"),
     ],
 )
 def test_refuses_by_name_and_value(field, value):
@@ -21,7 +23,7 @@ def test_refuses_by_name_and_value(field, value):
         ModelConfig(**{field: value})
 
 
-def test_defaults_are_the_original_baseline():
+def test_defaults_are_the_sizes_of_the_original_baseline_with_what_trains_at_any_depth():
     config = ModelConfig()
     assert (config.embed_dim, config.hidden_dim, config.ctx_dim, config.num_layers) == (256, 512, 256, 6)
-    assert (config.dropout, config.init) == (0.1, "he")
+    assert (config.dropout, config.init, config.ffn, config.tied) == (0.0, "orthogonal", "plain", False)

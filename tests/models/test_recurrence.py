@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from tune_newllm.models.recurrence import Cell, scan
@@ -19,25 +20,34 @@ WEIGHTS = [
 ]
 
 
-def run(inputs, state, *weights, dropout=0.0):
-    context, w1, b1, w2, b2, wg, bg, gain, shift = weights
+def run(inputs, state, context, *rest, dropout=0.0, residual=False):
+    *layers, wg, bg, gain, shift = rest
     # A wide gain, so that the clamp binds at some places.
-    cell = Cell(context, [(w1, b1), (w2, b2)], (wg, bg), (gain * 12, shift))
+    cell = Cell(context, list(zip(layers[::2], layers[1::2], strict=True)), (wg, bg), (gain * 12, shift), residual)
     return scan(inputs, state, cell, dropout, torch.Generator().manual_seed(1))
 
 
-def test_derivative_agrees_with_finite_differences():
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_derivative_agrees_with_finite_differences(residual, dropout):
     variables = (draw(STEPS, BATCH, HIDDEN), draw(BATCH, CTX), *WEIGHTS)
-    assert run(*variables)[1].abs().max() == 10
-    assert torch.autograd.gradcheck(run, variables)
-    assert torch.autograd.gradcheck(lambda *v: run(*v, dropout=0.4), variables)
+    assert run(*variables, residual=residual)[1].abs().max() == 10
+    assert torch.autograd.gradcheck(lambda *v: run(*v, dropout=dropout, residual=residual), variables)
 
 
-def test_reading_without_gradients_gives_the_same_numbers():
+def test_derivative_of_one_step_and_of_one_layer():
+    one_layer = [WEIGHTS[0], *WEIGHTS[-4:]]
+    for steps, weights in ((1, WEIGHTS), (2, one_layer)):
+        variables = (draw(steps, BATCH, HIDDEN), draw(BATCH, CTX), *weights)
+        assert torch.autograd.gradcheck(lambda *v: run(*v, residual=True), variables)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_reading_without_gradients_gives_the_same_numbers(residual):
     inputs, state = draw(STEPS, BATCH, HIDDEN), draw(BATCH, CTX)
-    learnt = run(inputs, state, *WEIGHTS)
+    learnt = run(inputs, state, *WEIGHTS, residual=residual)
     with torch.no_grad():
-        read = run(inputs, state, *WEIGHTS)
+        read = run(inputs, state, *WEIGHTS, residual=residual)
     torch.testing.assert_close(read, tuple(x.detach() for x in learnt), rtol=1e-12, atol=1e-12)
 
 

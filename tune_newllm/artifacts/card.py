@@ -57,7 +57,8 @@ def model_card(checkpoint: Checkpoint, corpus: PreparedCorpus, validation: Score
         "corpus": f"{checkpoint.configuration.corpus.name}, {corpus.stats['train']['words']:,} words for training",
         "vocabulary": f"{checkpoint.vocab_size:,} words",
         "model": f"embedding {model.embed_dim}, hidden {model.hidden_dim}, context {model.ctx_dim}, "
-        f"{model.num_layers} layers, dropout {model.dropout}, init {model.init}",
+        f"{model.num_layers} {model.ffn} layers, {'tied output, ' if model.tied else ''}dropout {model.dropout}, "
+        f"init {model.init}",
         "optimizer": f"{training.optimizer}, learning rate {training.lr:g} (rule: {training.lr_rule}), "
         f"batch {training.batch_size}",
         "epochs": f"at most {training.epochs}; the weights are those of the epoch with the lowest validation loss",

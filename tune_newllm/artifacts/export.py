@@ -109,7 +109,7 @@ def _write(folder: Path, checkpoint: Checkpoint, provenance: dict[str, Any], car
     checkpoint.tokenizer.save(folder)
     _drop_eos(folder / "tokenizer.json")
     model = asdict(checkpoint.configuration.model)
-    sizes = {name: model[name] for name in ("embed_dim", "hidden_dim", "ctx_dim", "num_layers", "dropout")}
+    shape = ("embed_dim", "hidden_dim", "ctx_dim", "num_layers", "dropout", "ffn", "tied")
     ids = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
     config = {
         "architectures": ["NewLLMForCausalLM"],
@@ -120,7 +120,7 @@ def _write(folder: Path, checkpoint: Checkpoint, provenance: dict[str, Any], car
         "model_type": "new_llm",
         "dtype": "float32",
         "vocab_size": checkpoint.vocab_size,
-        **sizes,
+        **{name: model[name] for name in shape},
         **ids,
     }
     tokenizer_config = {

@@ -8,9 +8,18 @@ from collections.abc import Callable, Mapping
 import torch
 
 from .config import ModelConfig
-from .context_vector import ContextVectorModel
+from .context_vector import ContextVectorModel, Signals
+from .initial_weights import draw
 
-__all__ = ["MODEL_FAMILIES", "ContextVectorModel", "LanguageModel", "ModelConfig", "build", "parameter_count"]
+__all__ = [
+    "MODEL_FAMILIES",
+    "ContextVectorModel",
+    "LanguageModel",
+    "ModelConfig",
+    "Signals",
+    "build",
+    "parameter_count",
+]
 
 LanguageModel = ContextVectorModel
 """Any model of ours: the union of the families' classes."""
@@ -18,7 +27,14 @@ LanguageModel = ContextVectorModel
 
 def _context_vector(config: ModelConfig, vocab_size: int) -> ContextVectorModel:
     return ContextVectorModel(
-        vocab_size, config.embed_dim, config.hidden_dim, config.ctx_dim, config.num_layers, config.dropout
+        vocab_size,
+        config.embed_dim,
+        config.hidden_dim,
+        config.ctx_dim,
+        config.num_layers,
+        config.dropout,
+        config.ffn,
+        config.tied,
     )
 
 
@@ -29,7 +45,7 @@ MODEL_FAMILIES: Mapping[str, Callable[[ModelConfig, int], LanguageModel]] = {"co
 def build(config: ModelConfig, vocab_size: int, seed: int) -> LanguageModel:
     """Make a model with initial weights drawn from `seed` alone: equal arguments give equal weights."""
     model = MODEL_FAMILIES[config.family](config, vocab_size)
-    model.reset_parameters(config.init, torch.Generator().manual_seed(seed))
+    draw(model, config.init, torch.Generator().manual_seed(seed))
     return model
 
 
@@ -39,5 +55,7 @@ def parameter_count(config: ModelConfig, vocab_size: int) -> int:
     first_layer = (embed + ctx) * hidden + hidden
     further_layers = (config.num_layers - 1) * (hidden * hidden + hidden)
     output = hidden * vocab_size + vocab_size
+    if config.tied:
+        output = vocab_size + (hidden * embed if hidden != embed else 0)
     gates = 3 * (hidden * ctx + ctx)
     return vocab_size * embed + first_layer + further_layers + output + gates + 2 * ctx

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+_CHOICES = {"family": ("context_vector",), "init": ("original", "he", "orthogonal"), "ffn": ("plain", "residual")}
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -23,10 +25,16 @@ class ModelConfig:
     """C, length of the context vector."""
     num_layers: int = 6
     """L, number of feed-forward layers."""
-    dropout: float = 0.1
-    """Probability that a hidden unit is zeroed in training."""
-    init: Literal["original", "he"] = "he"
-    """`he` keeps the variance of the signal through the layers; `original` is the original research's N(0, 0.02^2)."""
+    dropout: float = 0.0
+    """Probability that a hidden unit is zeroed in training, after every layer: in a deep `plain` stack the noise of all
+    layers multiplies, and nothing is learnt (the original research used 0.1 at up to 12 layers)."""
+    init: Literal["original", "he", "orthogonal"] = "orthogonal"
+    """How the first weights are drawn (`initial_weights.draw`): `orthogonal` for any depth, `he` for up to about 24
+    layers, `original` for the original's tables."""
+    ffn: Literal["plain", "residual"] = "plain"
+    """`residual` adds every feed-forward layer after the first to what it read; no further parameters."""
+    tied: bool = False
+    """Whether the output matrix is the embedding, behind a projection from H to E where the two differ."""
 
     def __post_init__(self) -> None:
         for name in ("embed_dim", "hidden_dim", "ctx_dim", "num_layers"):
@@ -35,7 +43,8 @@ class ModelConfig:
                 raise ValueError(f"model.{name} must be a whole number of at least 1, got {value!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout must be at least 0 and below 1, got {self.dropout!r}")
-        if self.family != "context_vector":
-            raise ValueError(f"model.family must be context_vector, got {self.family!r}")
-        if self.init not in ("original", "he"):
-            raise ValueError(f"model.init must be original or he, got {self.init!r}")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"model.{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
+        if not isinstance(self.tied, bool):
+            raise ValueError(f"model.tied must be true or false, got {self.tied!r}")

@@ -3,7 +3,7 @@
 One step, for token x and context c (original research, model equations):
 
     h0     = [Emb[x]; c]
-    h_i    = Dropout(ReLU(W_i h_{i-1} + b_i))                  i = 1..L
+    h_i    = Dropout(ReLU(W_i h_{i-1} + b_i))                  i = 1..L; `residual`: from i = 2 on plus h_{i-1}
     logits = W_o h_L + b_o                                     predicts the next token
     delta, f, g = W_u h_L + b_u, sigmoid(W_f h_L + b_f), sigmoid(W_g h_L + b_g)
     c'     = clamp(LayerNorm(f * c + g * delta), -10, 10)      the context of the next step
@@ -11,13 +11,24 @@ One step, for token x and context c (original research, model equations):
 Shape suffixes: B sequences, T time steps, V vocabulary, E embedding, H hidden, C context.
 """
 
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .recurrence import Cell, scan
+from .recurrence import Cell, read, scan
+
+
+class Signals(NamedTuple):
+    """What shows how well a model uses its width."""
+
+    dead_relu: float
+    """Share of the L * H feed-forward units that are 0 at every position."""
+    ctx_norm: float
+    """Mean L2 norm of the contexts after each step."""
+    ctx_rank: float
+    """Effective rank of all contexts together, in dimensions: from 1 to C, or 0 if they are all 0."""
 
 
 class _Linear(nn.Linear):
@@ -27,8 +38,24 @@ class _Linear(nn.Linear):
         pass
 
 
+class _TiedOutput(nn.Module):
+    """Logits from the embedding's own rows: (P h) . Emb[v] / sqrt(E) + b[v]; without P where H = E.
+
+    The rows have unit variance at the start; the division gives the logits the size they have without tying.
+    """
+
+    def __init__(self, hidden_dim: int, embed_dim: int, vocab_size: int) -> None:
+        super().__init__()
+        self.projection = _Linear(hidden_dim, embed_dim, bias=False) if hidden_dim != embed_dim else None
+        self.bias = nn.Parameter(torch.empty(vocab_size))
+
+    def forward(self, hidden_BTH: Tensor, embedding_VE: Tensor) -> Tensor:
+        projected_BTE = hidden_BTH if self.projection is None else self.projection(hidden_BTH)
+        return F.linear(projected_BTE * embedding_VE.shape[1] ** -0.5, embedding_VE, self.bias)
+
+
 class ContextVectorModel(nn.Module):
-    """The model with undefined weights: call `reset_parameters` or load a state before use.
+    """The model with undefined weights: draw them or load a state before use.
 
     Args:
         vocab_size: V, number of token ids.
@@ -37,20 +64,32 @@ class ContextVectorModel(nn.Module):
         ctx_dim: C.
         num_layers: L, feed-forward layers; the first reads [embedding; context].
         dropout: probability that a hidden unit is zeroed in training; a fresh mask for every layer and time step.
+        ffn: `residual` adds every layer after the first to what it read.
+        tied: whether the embedding is the output matrix as well.
     """
 
     def __init__(
-        self, vocab_size: int, embed_dim: int, hidden_dim: int, ctx_dim: int, num_layers: int, dropout: float
+        self,
+        vocab_size: int,
+        embed_dim: int,
+        hidden_dim: int,
+        ctx_dim: int,
+        num_layers: int,
+        dropout: float,
+        ffn: Literal["plain", "residual"] = "plain",
+        tied: bool = False,
     ) -> None:
         super().__init__()
-        self.vocab_size, self.ctx_dim, self.dropout = vocab_size, ctx_dim, dropout
+        self.vocab_size, self.ctx_dim, self.dropout, self.ffn = vocab_size, ctx_dim, dropout, ffn
         self.embedding = nn.Embedding(vocab_size, embed_dim, _weight=torch.empty(vocab_size, embed_dim))
         inputs = [embed_dim + ctx_dim] + [hidden_dim] * (num_layers - 1)
         self.layers = nn.ModuleList(_Linear(size, hidden_dim) for size in inputs)
         self.gates = _Linear(hidden_dim, 3 * ctx_dim)
         """The heads for delta, f and g, in this order, as one matrix."""
         self.norm = nn.LayerNorm(ctx_dim, eps=1e-5)
-        self.output = _Linear(hidden_dim, vocab_size)
+        self.output: _Linear | _TiedOutput = (
+            _TiedOutput(hidden_dim, embed_dim, vocab_size) if tied else _Linear(hidden_dim, vocab_size)
+        )
         self.dropout_generator: torch.Generator | None = None
         """Source of the dropout masks, on the model's device; None means torch's default generator."""
 
@@ -65,27 +104,54 @@ class ContextVectorModel(nn.Module):
             logits_BTV, and the context after the last token (float32, or float64 in a float64 model).
         """
         if state_BC is None:
-            dtype = torch.promote_types(self.norm.weight.dtype, torch.float32)
-            state_BC = torch.zeros(len(tokens_BT), self.ctx_dim, dtype=dtype, device=tokens_BT.device)
-        first, *further = self._linears()
+            state_BC = self._start(len(tokens_BT), tokens_BT.device)
+        inputs_TBH, cell = self._cell(tokens_BT)
+        dropout = self.dropout if self.training else 0.0
+        hidden_TBH, state_BC = scan(inputs_TBH, state_BC, cell, dropout, self.dropout_generator)
+        hidden_BTH = hidden_TBH.transpose(0, 1)
+        if isinstance(self.output, _TiedOutput):
+            return self.output(hidden_BTH, self.embedding.weight), state_BC
+        return self.output(hidden_BTH), state_BC
+
+    @torch.no_grad()
+    def inspect(self, tokens_BT: Tensor) -> Signals:
+        """How layers and context are used in reading the tokens: without dropout, in the weights' own precision.
+
+        The effective rank is exp(-sum p ln p), where p are the singular values of the [T * B, C] matrix of the contexts
+        after each step, not centred, divided by their sum (original research, effective rank).
+        """
+        alive, contexts = [], []
+        with torch.autocast(tokens_BT.device.type, enabled=False):
+            inputs_TBH, cell = self._cell(tokens_BT)
+            for reading in read(inputs_TBH, self._start(len(tokens_BT), tokens_BT.device), cell):
+                alive.append(torch.stack(reading.units).any(dim=1))
+                contexts.append(reading.state_BC)
+        contexts_NC = torch.cat(contexts)
+        singular = torch.linalg.svdvals(contexts_NC)
+        entropy = torch.special.entr(singular / singular.sum()).sum()
+        return Signals(
+            dead_relu=1 - torch.stack(alive).any(dim=0).float().mean().item(),
+            ctx_norm=contexts_NC.norm(dim=1).mean().item(),
+            ctx_rank=entropy.exp().item() if contexts_NC.any() else 0.0,
+        )
+
+    def _start(self, batch: int, device: torch.device) -> Tensor:
+        """The context at the start of a text."""
+        dtype = torch.promote_types(self.norm.weight.dtype, torch.float32)
+        return torch.zeros(batch, self.ctx_dim, dtype=dtype, device=device)
+
+    def _cell(self, tokens_BT: Tensor) -> tuple[Tensor, Cell]:
+        """What the recurrence reads: the tokens' share of the first layer, [T, B, H], and the weights of a step."""
+        first, *further = cast("list[nn.Linear]", list(self.layers))
         embed_weight, context_weight = torch.split(first.weight, [self.embedding.embedding_dim, self.ctx_dim], dim=1)
         cell = Cell(
             context_weight=context_weight,
             layers=[(layer.weight, layer.bias) for layer in further],
             gates=(self.gates.weight, self.gates.bias),
             norm=(self.norm.weight, self.norm.bias),
+            residual=self.ffn == "residual",
         )
-        hidden_TBH, state_BC = scan(
-            self._project(tokens_BT.t(), embed_weight, first.bias),
-            state_BC,
-            cell,
-            dropout=self.dropout if self.training else 0.0,
-            generator=self.dropout_generator,
-        )
-        return self.output(hidden_TBH.transpose(0, 1)), state_BC
-
-    def _linears(self) -> list[nn.Linear]:
-        return cast("list[nn.Linear]", list(self.layers))
+        return self._project(tokens_BT.t(), embed_weight, first.bias), cell
 
     def _project(self, tokens_TB: Tensor, weight_HE: Tensor, bias_H: Tensor) -> Tensor:
         """The embedding's share of the first layer for all time steps at once, bias included: [T, B, H]."""
@@ -95,28 +161,3 @@ class ContextVectorModel(nn.Module):
         table_VH = F.linear(self.embedding.weight, weight_HE, bias_H)
         # Back from autocast's type: the gradient of a frequent word is a sum over too many steps for 8 bits.
         return F.embedding(tokens_TB, table_VH.to(bias_H.dtype))
-
-    @torch.no_grad()
-    def reset_parameters(self, init: Literal["original", "he"], generator: torch.Generator) -> None:
-        """Draw all weights from `generator`, always in the same order: embedding, layers, gates, output.
-
-        All biases become 0 (so f = g = 0.5 on average) and the layer norm the identity.
-
-        `he` keeps the size of the signal, and so of the gradients, independent of depth: embeddings have unit variance,
-        as the normalised context has; a layer with n inputs draws from N(0, 2/n), which makes up for the half that ReLU
-        cuts off (He et al. 2015); the heads see hidden units of mean square 1 and draw from N(0, 1/H).
-
-        `original` draws everything from N(0, 0.02^2). Every layer then shrinks the signal about threefold at H = 512,
-        so deep models start with vanishing gradients; it is kept to reproduce the original tables.
-        """
-        hidden_dim = self.output.in_features
-        self.embedding.weight.normal_(0, 0.02 if init == "original" else 1.0, generator=generator)
-        for layer in self._linears():
-            std = 0.02 if init == "original" else (2 / layer.in_features) ** 0.5
-            layer.weight.normal_(0, std, generator=generator)
-            layer.bias.zero_()
-        for head in (self.gates, self.output):
-            head.weight.normal_(0, 0.02 if init == "original" else hidden_dim**-0.5, generator=generator)
-            head.bias.zero_()
-        self.norm.weight.fill_(1)
-        self.norm.bias.zero_()

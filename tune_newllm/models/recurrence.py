@@ -7,7 +7,8 @@ depend on the step before (dropout masks, slopes of the gates, weight gradients)
 Shape suffixes: B sequences, T time steps, H hidden, C context, G = 3C gates, x any size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +34,19 @@ class Cell(NamedTuple):
     """Weight [3C, H] and bias [3C] of the heads for delta, f and g."""
     norm: tuple[Tensor, Tensor]
     """Gain and bias of the layer norm, [C]."""
+    residual: bool = False
+    """Whether every further layer adds its units to what it read."""
+
+
+class Reading(NamedTuple):
+    """What one time step computes."""
+
+    units: list[Tensor]
+    """Of each layer, after its ReLU and before anything is added, [B, H]."""
+    hidden_BH: Tensor
+    """What the heads read: the last layer's units, or with `residual` the sum over all layers."""
+    state_BC: Tensor
+    """Context after the step."""
 
 
 def scan(
@@ -57,29 +71,44 @@ def scan(
     dropped = min(round(dropout * 65536), 65535)
     # Dropout scales what it keeps by 1/(1-p). As ReLU(s z) = s ReLU(z), inputs and weights can carry the factor.
     scale = 65536 / (65536 - dropped)
-    scaled = [inputs_TBH, cell.context_weight, *(tensor for layer in cell.layers for tensor in layer)]
-    inputs_TBH, *weights = [(tensor * scale if dropped else tensor).to(dtype) for tensor in scaled]
-    weights += [tensor.to(dtype) for tensor in cell.gates]
-    weights += [tensor.to(state_BC.dtype) for tensor in cell.norm]
+
+    def prepare(tensor: Tensor) -> Tensor:
+        return (tensor * scale if dropped else tensor).to(dtype)
+
+    cell = Cell(
+        context_weight=prepare(cell.context_weight),
+        layers=[(prepare(weight), prepare(bias)) for weight, bias in cell.layers],
+        gates=(cell.gates[0].to(dtype), cell.gates[1].to(dtype)),
+        norm=(cell.norm[0].to(state_BC.dtype), cell.norm[1].to(state_BC.dtype)),
+        residual=cell.residual,
+    )
+    inputs_TBH = prepare(inputs_TBH)
     with torch.autocast(device, enabled=False):
         if dropped or torch.is_grad_enabled():
-            result: tuple[Tensor, Tensor] = _Scan.apply(dropped, generator, inputs_TBH, state_BC, *weights)  # type: ignore[no-untyped-call]
+            layers = [tensor for layer in cell.layers for tensor in layer]
+            weights = (cell.context_weight, *layers, *cell.gates, *cell.norm)
+            result: tuple[Tensor, Tensor] = _Scan.apply(  # type: ignore[no-untyped-call]
+                dropped, generator, cell.residual, inputs_TBH, state_BC, *weights
+            )
             return result
-        return _read(inputs_TBH, state_BC, weights)
+        hidden_TBH = torch.empty_like(inputs_TBH)
+        for hidden_BH, reading in zip(hidden_TBH.unbind(), read(inputs_TBH, state_BC, cell), strict=True):
+            hidden_BH.copy_(reading.hidden_BH)
+        return hidden_TBH, reading.state_BC
 
 
-def _read(inputs_TBH: Tensor, state_BC: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The plain loop, which keeps nothing but what it returns."""
-    context_weight, *layers, gate_weight, gate_bias, gain, shift = weights
-    hidden_TBH = torch.empty_like(inputs_TBH)
-    for inputs_BH, hidden_BH in zip(inputs_TBH.unbind(), hidden_TBH.unbind(), strict=True):
-        hidden = torch.addmm(inputs_BH, state_BC.to(inputs_BH.dtype), context_weight.t()).relu_()
-        for weight, bias in zip(layers[::2], layers[1::2], strict=True):
-            hidden = torch.addmm(bias, hidden, weight.t()).relu_()
-        hidden_BH.copy_(hidden)
-        delta, f, g = torch.addmm(gate_bias, hidden, gate_weight.t()).chunk(3, dim=1)
-        state_BC = _update(state_BC, delta, f.sigmoid(), g.sigmoid(), gain, shift)[0]
-    return hidden_TBH, state_BC
+def read(inputs_TBH: Tensor, state_BC: Tensor, cell: Cell) -> Iterator[Reading]:
+    """The plain loop, without dropout or derivative: nothing is kept from step to step but the context."""
+    gate_weight, gate_bias = cell.gates
+    for inputs_BH in inputs_TBH.unbind():
+        hidden_BH = torch.addmm(inputs_BH, state_BC.to(inputs_BH.dtype), cell.context_weight.t()).relu_()
+        units = [hidden_BH]
+        for weight, bias in cell.layers:
+            units.append(torch.addmm(bias, hidden_BH, weight.t()).relu_())
+            hidden_BH = hidden_BH + units[-1] if cell.residual else units[-1]
+        delta, f, g = torch.addmm(gate_bias, hidden_BH, gate_weight.t()).chunk(3, dim=1)
+        state_BC = _update(state_BC, delta, f.sigmoid(), g.sigmoid(), *cell.norm)[0]
+        yield Reading(units, hidden_BH, state_BC)
 
 
 def _update(state_BC: Tensor, delta: Tensor, f: Tensor, g: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
@@ -100,6 +129,7 @@ class _Scan(torch.autograd.Function):
         ctx: Any,
         dropped: int,
         generator: torch.Generator | None,
+        residual: bool,
         inputs_TBH: Tensor,
         state_BC: Tensor,
         *weights: Tensor,
@@ -111,19 +141,22 @@ class _Scan(torch.autograd.Function):
         units = [_biased(bias, inputs_TBH, dropped, generator) for bias in (inputs_TBH, *layers[1::2])]
         gates_TBG = gate_bias.repeat(*inputs_TBH.shape[:2], 1)
         f_and_g = gates_TBG[..., state_BC.shape[1] :]
-        states, norms = [state_BC], []
+        states, norms, hiddens = [state_BC], [], []
         for gates_BG, fg, delta, f, g, *units_BH in _steps(gates_TBG, f_and_g, *gates_TBG.chunk(3, dim=-1), *units):
-            hidden = state_BC.to(inputs_TBH.dtype)
-            for unit_BH, matrix in zip(units_BH, matrices, strict=True):
-                hidden = unit_BH.addmm_(hidden, matrix).relu_()
+            hidden = units_BH[0].addmm_(state_BC.to(inputs_TBH.dtype), matrices[0]).relu_()
+            for unit_BH, matrix in zip(units_BH[1:], matrices[1:], strict=True):
+                unit_BH.addmm_(hidden, matrix).relu_()
+                hidden = hidden + unit_BH if residual else unit_BH
             gates_BG.addmm_(hidden, gate_matrix)
             fg.sigmoid_()
             state_BC, *norm = _update(state_BC, delta, f, g, gain, shift)
             states.append(state_BC)
             norms.append(norm)
+            hiddens.append(hidden)
         saved_norms = (torch.stack(parts) for parts in zip(*norms, strict=True))
         ctx.save_for_backward(*weights, *units, gates_TBG, torch.stack(states), *saved_norms)
-        return units[-1], state_BC
+        ctx.residual = residual
+        return torch.stack(hiddens) if residual else units[-1], state_BC
 
     @staticmethod
     @once_differentiable
@@ -132,7 +165,7 @@ class _Scan(torch.autograd.Function):
         num_layers = (len(saved) - 3) // 3
         weights, units = saved[:-num_layers], saved[-num_layers:]
         *layers, gate_weight, _, gain, shift = weights
-        matrices = [layers[0], *layers[1::2]][::-1]
+        context_weight, matrices = layers[0], layers[-2:0:-2]
         # Every buffer starts as a slope, which the loop multiplies by the gradient of what the slope belongs to.
         d_units = [torch.gt(unit, 0, out=torch.empty_like(unit)) for unit in units]
         d_gates, f = _gate_slopes(gates_TBG, states[:-1])
@@ -145,14 +178,15 @@ class _Scan(torch.autograd.Function):
             d_mixed = _layer_norm_backward(*norm, (True, False, False))[0]
             d_gates_B3C.mul_(d_mixed.unsqueeze(1))
             d_below = torch.addmm(d_hidden, d_gates_BG, gate_weight)
-            for d_unit, matrix in zip(d_units_BH, matrices, strict=True):
-                d_below = d_unit.mul_(d_below).mm(matrix)
-            d_state_BC = d_mixed.mul_(f_BC).add_(d_below)
-        below = [states[:-1].to(gates_TBG.dtype), *units]
+            for d_unit, matrix in zip(d_units_BH[:-1], matrices, strict=True):
+                d_unit.mul_(d_below)
+                d_below = d_below.addmm_(d_unit, matrix) if ctx.residual else d_unit.mm(matrix)
+            d_state_BC = d_mixed.mul_(f_BC).add_(d_units_BH[-1].mul_(d_below).mm(context_weight))
+        below = [states[:-1].to(gates_TBG.dtype), *(accumulate(units, torch.add) if ctx.residual else units)]
         d_context_weight, _, *d_weights = _weight_gradients([*d_units, d_gates.flatten(-2)], below)
         norm = (d_norms, mixed, gain.shape, mean, rstd, gain, shift)
         d_norm_weights = _layer_norm_backward(*norm, (False, True, True))[1:]
-        return None, None, d_units[0], d_state_BC, d_context_weight, *d_weights, *d_norm_weights
+        return None, None, None, d_units[0], d_state_BC, d_context_weight, *d_weights, *d_norm_weights
 
 
 def _steps(*tensors: Tensor, backwards: bool = False) -> Any:

@@ -9,7 +9,7 @@ when the model's code changes, and bring the older model class with it.
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ class NewLLMConfig(PretrainedConfig):
         ctx_dim: int = 256,
         num_layers: int = 6,
         dropout: float = 0.1,
+        ffn: Literal["plain", "residual"] = "plain",
+        tied: bool = False,
         **kwargs: Any,
     ) -> None:
         self.vocab_size = vocab_size
@@ -41,6 +43,8 @@ class NewLLMConfig(PretrainedConfig):
         self.ctx_dim = ctx_dim
         self.num_layers = num_layers
         self.dropout = dropout
+        self.ffn = ffn
+        self.tied = tied
         super().__init__(**{"tie_word_embeddings": False, **kwargs})
 
 
@@ -65,7 +69,14 @@ class NewLLMForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: NewLLMConfig) -> None:
         super().__init__(config)
         self.model = ContextVectorModel(
-            config.vocab_size, config.embed_dim, config.hidden_dim, config.ctx_dim, config.num_layers, config.dropout
+            config.vocab_size,
+            config.embed_dim,
+            config.hidden_dim,
+            config.ctx_dim,
+            config.num_layers,
+            config.dropout,
+            config.ffn,
+            config.tied,
         )
         self.post_init()
 
@@ -126,10 +137,10 @@ class NewLLMForCausalLM(PreTrainedModel, GenerationMixin):
         embedding: nn.Module = self.model.embedding
         return embedding
 
-    def get_output_embeddings(self) -> nn.Module:
-        """The output head; not tied to the embedding."""
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The output head; None in a tied model, which has no output matrix of its own."""
         output: nn.Module = self.model.output
-        return output
+        return None if self.config.tied else output
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
