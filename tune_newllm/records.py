@@ -16,7 +16,8 @@ SCHEMA_VERSION = 1
 
 TrialState = Literal["completed", "stopped", "diverged", "infeasible", "crashed", "failed"]
 """How a trial ended. `completed`: all epochs, or early-stopped by patience. `stopped`: by ASHA. `infeasible`: it does
-not fit into memory. `crashed`: its process was lost. `failed`: an exception, ours or the user's."""
+not fit into memory, or its values are impossible together. `crashed`: its process was lost. `failed`: an exception,
+ours or the user's."""
 
 
 class _Row(BaseModel):
@@ -50,10 +51,17 @@ class TrialCreated(_Row):
     config_id: str
     """Hash of `parameters`: replicates share it."""
     number: int
-    """0-based order of suggestion; equals the number of the row in the study."""
+    """0-based order of suggestion; equals the number of the row in the study. Replicates share it."""
+    replicate: int = 0
+    """0-based; trains with seed `seed`, which differs between replicates."""
     seed: int
-    origin: Literal["point", "startup", "sampler", "random", "grid"]
+    origin: Literal["point", "startup", "sampler", "random", "quasi", "grid"]
     parameters: dict[str, Any]
+    """Only those that exist for this trial: a parameter whose `when` does not hold is not in it."""
+    lr: float | None = None
+    """Effective peak learning rate, after the scaling rules; None where the configuration is impossible."""
+    model_size: int | None = None
+    """Trainable scalars of the model; None likewise."""
 
 
 class TrialStarted(_Row):
@@ -86,6 +94,12 @@ class EpochRecord(_Row):
     peak_memory_bytes: int
     lr: float
     clip: float | None
+    noise_scale: float | None = None
+    update_ratio: float | None = None
+    dead_relu: float | None = None
+    ctx_norm: float | None = None
+    ctx_rank: float | None = None
+    plateau_step: int | None = None
 
 
 class TrialEnded(_Row):

@@ -15,9 +15,12 @@ def one_thread():
 @pytest.fixture
 def tiny():
     """Makes a small model; equal seeds give equal weights."""
-    return lambda dropout=0.0, seed=0, width=16: build(
-        ModelConfig(embed_dim=width, hidden_dim=width, ctx_dim=width, num_layers=2, dropout=dropout), VOCAB, seed
-    )
+
+    def make(dropout=0.0, seed=0, width=16):
+        sizes = {"embed_dim": width, "hidden_dim": width, "ctx_dim": width, "num_layers": 2}
+        return build(ModelConfig(**sizes, dropout=dropout, init="he"), VOCAB, seed)
+
+    return make
 
 
 @pytest.fixture

@@ -2,51 +2,93 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
-from tune_newllm.training.config import LRScheduleConfig, TrainingConfig
-from tune_newllm.training.optim import build_optimizer, effective_lr, lr_at
-
-
-def test_scaling_rules_give_the_rates_of_the_original_research():
-    # Original research, learning-rate rules: from 1e-4 at batch 32, linear below batch 256, sqrt from there on.
-    rates = {"linear": {32: 1e-4, 64: 2e-4, 128: 4e-4}, "sqrt": {32: 1e-4, 512: 4e-4, 2048: 8e-4, 8192: 1.6e-3}}
-    for rule, by_batch in rates.items():
-        for batch_size, lr in by_batch.items():
-            assert effective_lr(TrainingConfig(lr=1e-4, batch_size=batch_size, lr_rule=rule)) == pytest.approx(lr)
-    assert effective_lr(TrainingConfig(lr=1e-4, batch_size=4096)) == 1e-4
+from tune_newllm.training.config import TrainingConfig
+from tune_newllm.training.optim import build_optimizers, effective_lr
 
 
-def test_constant_schedule_with_and_without_warmup():
-    plain = LRScheduleConfig()
-    assert [lr_at(step, 10, 0.5, plain) for step in range(10)] == [0.5] * 10
-    warm = LRScheduleConfig(warmup=0.4)
-    assert [lr_at(step, 10, 1.0, warm) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+def test_the_peak_rate_goes_through_both_rules():
+    size = 4 * 2_739_432
+    assert effective_lr(TrainingConfig(lr=1e-4, batch_size=4096), size) == 1e-4
+    both = TrainingConfig(lr=1e-4, batch_size=128, lr_rule="linear", lr_size_rule="original")
+    assert effective_lr(both, size) == pytest.approx(2e-4)
+    small = nn.Linear(1, 1)
+    optimizer = build_optimizers(TrainingConfig(lr=1e-4, batch_size=128, lr_rule="sqrt-sde"), small)[0]
+    group = optimizer.param_groups[0]
+    assert (group["lr"], *group["betas"], group["eps"]) == pytest.approx((2e-4, 0.6, 0.996, 5e-9))
 
 
-def test_cosine_schedule_by_hand():
-    schedule = LRScheduleConfig("cosine", warmup=0.2, final=0.1)
-    got = [lr_at(step, 10, 2.0, schedule) for step in range(11)]
-    half, root = 0.5, math.sqrt(0.5)
-    shape = [0.5, 1.0, 1.0, None, (1 + root) * half, None, half, None, (1 - root) * half, None, 0.0]
-    for step, share in enumerate(shape):
-        if share is not None:
-            floor = 0.1 + 0.9 * share if step >= 2 else share
-            assert got[step] == pytest.approx(2.0 * floor), step
-    assert got[2:] == sorted(got[2:], reverse=True)
+class Reference:
+    """One scalar weight under each optimizer, as the formulas are written."""
 
+    def __init__(self, kind, lr, decay, beta1, beta2, eps):
+        self.kind, self.lr, self.decay, self.beta1, self.beta2, self.eps = kind, lr, decay, beta1, beta2, eps
+        self.m = self.v = self.t = 0
 
-@pytest.mark.parametrize("kind", ["adam", "adamw"])
-def test_two_steps_agree_with_the_formulas(kind):
-    weight, lr, decay, m, v = 0.7, 0.01, 0.3, 0.0, 0.0
-    parameter = torch.nn.Parameter(torch.tensor([weight]))
-    optimizer = build_optimizer(TrainingConfig(lr=lr, optimizer=kind, weight_decay=decay), [parameter])
-    for step, gradient in enumerate([0.5, -0.2], 1):
-        parameter.grad = torch.tensor([gradient])
-        optimizer.step()
-        if kind == "adam":
-            gradient += decay * weight
+    def step(self, weight, gradient):
+        self.t += 1
+        if self.kind == "adamw":
+            weight -= self.lr * self.decay * weight
         else:
-            weight -= lr * decay * weight
-        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
-        weight -= lr * (m / (1 - 0.9**step)) / (math.sqrt(v / (1 - 0.999**step)) + 1e-8)
-        assert parameter.item() == pytest.approx(weight, rel=1e-5)
+            gradient += self.decay * weight
+        if self.kind == "sgd":
+            self.m = self.beta1 * self.m + gradient
+            return weight - self.lr * self.m
+        self.m = self.beta1 * self.m + (1 - self.beta1) * gradient
+        self.v = self.beta2 * self.v + (1 - self.beta2) * gradient**2
+        m, v = self.m / (1 - self.beta1**self.t), self.v / (1 - self.beta2**self.t)
+        return weight - self.lr * m / (math.sqrt(v) + self.eps)
+
+
+@pytest.mark.parametrize("decay", ["matrices", "all"])
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
+def test_three_steps_agree_with_the_formulas(kind, decay):
+    numbers = {"lr": 0.01, "beta1": 0.8, "beta2": 0.95, "eps": 1e-3}
+    model = nn.Linear(1, 1)
+    config = TrainingConfig(optimizer=kind, weight_decay=0.3, decay=decay, **numbers)
+    (optimizer,) = build_optimizers(config, model)
+    references = {
+        name: Reference(kind, decay=0.3 if name == "weight" or decay == "all" else 0.0, **numbers)
+        for name in ("weight", "bias")
+    }
+    values = {name: each.item() for name, each in model.named_parameters()}
+    for gradient in (0.5, -0.2, 0.9):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, gradient)
+        optimizer.step()
+        values = {name: references[name].step(value, gradient) for name, value in values.items()}
+        for name, parameter in model.named_parameters():
+            assert parameter.item() == pytest.approx(values[name], rel=1e-5), name
+
+
+def test_muon_orthogonalises_hidden_matrices_and_adamw_has_the_rest(tiny):
+    model, lr, decay = tiny(width=64), 0.01, 0.5
+    muon, adamw = build_optimizers(TrainingConfig(optimizer="muon", lr=lr, weight_decay=decay), model)
+    names = {id(each): name for name, each in model.named_parameters()}
+
+    def held(optimizer):
+        return {names[id(each)] for group in optimizer.param_groups for each in group["params"]}
+
+    assert held(muon) == {"layers.0.weight", "layers.1.weight", "gates.weight"}
+    assert held(muon) | held(adamw) == set(names.values())
+    assert not held(muon) & held(adamw)
+
+    before = {name: each.detach().clone() for name, each in model.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    for each in model.parameters():
+        each.grad = torch.randn(each.shape, generator=generator)
+    for optimizer in (muon, adamw):
+        optimizer.step()
+    after = dict(model.named_parameters())
+    # Adam's first step is as long as the rate; only matrices decay.
+    assert torch.allclose(after["norm.bias"], before["norm.bias"] - lr * after["norm.bias"].grad.sign(), atol=1e-6)
+    shrunk = before["embedding.weight"] * (1 - lr * decay)
+    assert torch.allclose(after["embedding.weight"], shrunk - lr * after["embedding.weight"].grad.sign(), atol=1e-6)
+    # Muon's is U V^T of the gradient's decomposition U S V^T, its root mean square 0.2 of the rate, up to its rounding.
+    for name in held(muon):
+        change = (before[name] * (1 - lr * decay) - after[name]).detach() / lr
+        left, _, right = torch.linalg.svd(after[name].grad, full_matrices=False)
+        wanted = 0.2 * math.sqrt(max(change.shape)) * left @ right
+        assert torch.cosine_similarity(change.flatten(), wanted.flatten(), dim=0) > 0.95, name
+        assert change.norm() == pytest.approx(wanted.norm().item(), rel=0.2), name

@@ -8,7 +8,7 @@ from tune_newllm.errors import UsageError
 from tune_newllm.training import device as device_module
 from tune_newllm.training import precision
 from tune_newllm.training.config import TrainingConfig
-from tune_newllm.training.device import resolve_device, resolve_micro_batch, supported_numbers
+from tune_newllm.training.device import native_numbers, resolve_device, resolve_micro_batch
 from tune_newllm.training.loop import fit
 from tune_newllm.training.state import TrainState
 
@@ -23,16 +23,14 @@ def test_another_precision_must_be_clearly_faster():
 
 
 def test_resolve_leaves_no_auto(tiny, monkeypatch):
-    monkeypatch.setattr(precision, "supported_numbers", lambda device: ("fp32",))
+    monkeypatch.setattr(precision, "native_numbers", lambda device: ("fp32",))
     resolved, reason = precision.resolve(replace(CONFIG, lr=1e9), tiny, 30, 12)
     assert resolved == replace(CONFIG, lr=1e9, precision="fp32", micro_batch=256)
     assert "all that this cpu" in reason
 
 
 def test_candidates_are_measured_by_training_steps(tiny, monkeypatch):
-    for module in ("precision", "device"):
-        offer = lambda device: ("fp32", "bf16", "fp16")  # noqa: E731
-        monkeypatch.setattr(f"tune_newllm.training.{module}.supported_numbers", offer)
+    monkeypatch.setattr(precision, "native_numbers", lambda device: ("fp32", "bf16", "fp16"))
     # A rate that would diverge at once must not spoil the measurement.
     choice = precision.resolve_precision(replace(CONFIG, lr=1e30), tiny, 30, 12)
     assert choice.precision in ("fp32", "bf16")
@@ -41,9 +39,9 @@ def test_candidates_are_measured_by_training_steps(tiny, monkeypatch):
 
 
 def test_what_the_device_cannot_do_is_refused(tiny, monkeypatch):
-    with pytest.raises(UsageError, match="fp16 is not offered by this cpu: use fp32"):
+    with pytest.raises(UsageError, match="fp16 is not offered by this cpu: use fp32 or bf16"):
         TrainState.create(replace(CONFIG, precision="fp16"), tiny())
-    with pytest.raises(UsageError, match="fp16 is not offered by this cpu: use fp32"):
+    with pytest.raises(UsageError, match="fp16 is not offered by this cpu: use fp32 or bf16"):
         precision.resolve(replace(CONFIG, precision="fp16"), tiny, 30, 12)
     with pytest.raises(UsageError, match="still auto"):
         TrainState.create(CONFIG, tiny())
@@ -60,15 +58,14 @@ def test_what_the_device_cannot_do_is_refused(tiny, monkeypatch):
 
 def test_what_devices_offer(monkeypatch):
     monkeypatch.setattr(device_module, "_cpu_has_bf16", lambda: True)
-    assert supported_numbers("cpu") == ("fp32", "bf16")
+    assert native_numbers("cpu") == ("fp32", "bf16")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
-    assert supported_numbers("cuda:0") == ("fp32", "fp16")
+    assert native_numbers("cuda:0") == ("fp32", "fp16")
     assert [resolve_micro_batch("auto", name) for name in ("cpu", "cuda:0")] == [256, 4096]
     assert resolve_micro_batch(7, "cuda") == 7
 
 
-def test_bf16_training_is_close_to_fp32_with_weights_in_fp32(tiny, windows, monkeypatch):
-    monkeypatch.setattr("tune_newllm.training.device.supported_numbers", lambda device: ("fp32", "bf16"))
+def test_bf16_training_is_close_to_fp32_with_weights_in_fp32(tiny, windows):
     losses = {}
     for number in ("fp32", "bf16"):
         config = replace(CONFIG, precision=number)

@@ -25,7 +25,7 @@ def run(config, model, train, validation):
 
 def test_results_agree_with_a_loop_written_out(tiny, windows):
     train, validation = windows(21), windows(9, seed=1)
-    schedule = LRScheduleConfig("cosine", warmup=0.2)
+    schedule = LRScheduleConfig("cosine", warmup=1, by="step")
     config = replace(CONFIG, epochs=2, clip=ClipConfig("constant", 1.3), lr_schedule=schedule)
     state, results = run(config, tiny(), train, validation)
 
@@ -70,6 +70,41 @@ def test_micro_batches_and_padding_do_not_change_the_numbers(tiny, windows):
             got, want = ([getattr(result, name) for result in each] for each in (parts, whole))
             assert got == pytest.approx(want, rel=1e-5), (micro_batch, name)
         assert [each.tokens for each in parts] == [each.tokens for each in whole]
+
+
+def test_schedules_by_tokens_follow_the_targets_seen(tiny, windows):
+    train = windows(20)
+    per_epoch = int(np.count_nonzero(train[:, 1:]))
+    schedule = LRScheduleConfig("linear", by="tokens", length=2 * per_epoch)
+    clip = ClipConfig("linear", 1.0, by="tokens", final=3.0, until=2 * per_epoch)
+    _, results = run(replace(CONFIG, lr_schedule=schedule, clip=clip), tiny(), train, windows(9))
+    for epoch, result in enumerate(results[:2]):
+        last = train[epoch_order(20, 3, epoch)[16:]]
+        share = ((epoch + 1) * per_epoch - np.count_nonzero(last[:, 1:])) / (2 * per_epoch)
+        assert result.lr == pytest.approx(3e-3 * (1 - share))
+        assert result.clip == pytest.approx(1 + 2 * share)
+    assert (results[2].lr, results[2].clip) == (0.0, 3.0)
+
+
+def test_the_percentile_is_that_of_all_norms_but_those_of_skipped_steps(tiny, windows):
+    config = replace(CONFIG, clip=ClipConfig("percentile", percentile=30.0))
+    state = TrainState.create(config, tiny())
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    overflows = iter([math.inf, math.inf])
+    state.model.output.bias.register_hook(lambda gradient: gradient * next(overflows, 1.0))
+    first, second, _ = fit(state, windows(40), windows(9), config)
+    assert len(state.norms) == 13
+    norms = np.array(state.norms)
+    assert (np.diff(norms) >= 0).all()
+    assert first.clip != second.clip
+    assert state.history[-1].clip == pytest.approx(np.percentile(norms, 30.0))
+
+
+def test_every_step_is_clipped_by_its_own_limit(tiny, windows):
+    clip = ClipConfig("piecewise", by="step", table=((0, 1e-9), (2, 1e9)))
+    _, results = run(replace(CONFIG, epochs=2, clip=clip), tiny(), windows(20), windows(9))
+    assert [result.clipped_share for result in results] == [2 / 3, 0.0]
+    assert [result.clip for result in results] == [1e9, 1e9]
 
 
 def test_legacy_loss_moves_with_the_batch_size_and_the_exact_one_does_not(tiny, windows):

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tune_newllm.errors import CheckpointError
-from tune_newllm.training.config import EarlyStoppingConfig, LRScheduleConfig, TrainingConfig
+from tune_newllm.training import signals
+from tune_newllm.training.config import ClipConfig, EarlyStoppingConfig, LRScheduleConfig, TrainingConfig
 from tune_newllm.training.loop import fit
 from tune_newllm.training.state import TrainState, load_weights, save_weights
 
@@ -32,14 +33,18 @@ def numbers(history):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "precision"), [("adam", "fp32"), ("adamw", "fp32"), ("adamw", "bf16"), ("adam", "fp16")]
+    ("optimizer", "precision"),
+    [("adam", "fp32"), ("adamw", "fp32"), ("sgd", "fp32"), ("muon", "fp32"), ("adamw", "bf16"), ("muon", "fp16")],
 )
 def test_a_run_stopped_after_epoch_3_and_resumed_equals_one_that_never_stopped(
     optimizer, precision, tiny, windows, tmp_path, monkeypatch
 ):
     # The half precisions are emulated where the processor lacks them: slow, but the same arithmetic each time.
-    monkeypatch.setattr("tune_newllm.training.device.supported_numbers", lambda device: ("fp32", "bf16", "fp16"))
-    config = replace(CONFIG, optimizer=optimizer, precision=precision)
+    monkeypatch.setattr("tune_newllm.training.device.OFFERED", {"cpu": ("fp32", "bf16", "fp16")})
+    # So that the losses of epochs 3 and 4 together decide where the plateau is left.
+    monkeypatch.setattr(signals, "PLATEAU_STEPS", 14)
+    monkeypatch.setattr(signals, "PLATEAU_DEPTH", -9.0)
+    config = replace(CONFIG, optimizer=optimizer, precision=precision, clip=ClipConfig("percentile", percentile=40.0))
     train, validation = windows(30), windows(10, seed=1)
 
     never_stopped = TrainState.create(config, tiny(dropout=0.2))
@@ -54,13 +59,16 @@ def test_a_run_stopped_after_epoch_3_and_resumed_equals_one_that_never_stopped(
 
     assert numbers(resumed.history) == numbers(never_stopped.history)
     assert (resumed.finished, resumed.step) == ("epochs", 20)
+    assert [result.plateau_step for result in resumed.history] == [None, None, None, 14, 14]
+    assert all(result.noise_scale is None or result.noise_scale > 0 for result in resumed.history)
     assert (resumed.patience_loss, resumed.bad_epochs) == (resumed.history[0].val_loss, 4)
     paths = tmp_path / "resumed.safetensors", tmp_path / "never_stopped.safetensors"
     for path, each in zip(paths, (resumed, never_stopped), strict=True):
         each.save(path)
     ours, theirs = map(load_file, paths)
     assert ours.keys() == theirs.keys()
-    assert any(name.startswith("optimizer.0.") for name in ours)
+    assert any(name.startswith("optimizer.layers.0.weight.") for name in ours)
+    assert len(ours["norms"]) == 20
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -74,7 +82,7 @@ def test_more_epochs_reopen_a_finished_run(tiny, windows, tmp_path):
 
 
 def test_scaler_and_numbers_that_are_not_finite_survive(tiny, windows, tmp_path, monkeypatch):
-    monkeypatch.setattr("tune_newllm.training.device.supported_numbers", lambda device: ("fp32", "fp16"))
+    monkeypatch.setattr("tune_newllm.training.device.OFFERED", {"cpu": ("fp32", "fp16")})
     config = replace(CONFIG, precision="fp16")
     state = TrainState.create(config, tiny())
     result = next(fit(state, windows(16), windows(8), config))
@@ -125,6 +133,9 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(tiny, windows, tmp_path):
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
+    for kind in ("sgd", "muon", "adamw"):
+        with pytest.raises(CheckpointError, match=r"optimizers \['Adam'\] instead of"):
+            TrainState.load(path, replace(CONFIG, optimizer=kind), tiny())
     assert "embedding.weight is [30, 16] in the file and [30, 8] in the model" in message(tiny(width=8))
     path.write_bytes(whole[:-100])
     assert "damaged" in message(tiny())
@@ -136,4 +147,4 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(tiny, windows, tmp_path):
     assert "not a whole training state" in message(tiny())
     tensors = {f"model.{name}": tensor for name, tensor in tiny().state_dict().items()}
     save_file(tensors, path, {"state": json.dumps({"format": 99})})
-    assert "format 99" in message(tiny())
+    assert "format 99, this version reads 2: train anew" in message(tiny())

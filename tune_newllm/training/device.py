@@ -13,6 +13,8 @@ from tune_newllm.errors import UsageError
 Number = Literal["fp32", "bf16", "fp16"]
 """Number format of matrix products in training; weights, optimizer and evaluation are fp32 in all of them."""
 
+OFFERED: Mapping[str, tuple[Number, ...]] = {"cuda": ("fp32", "bf16", "fp16"), "cpu": ("fp32", "bf16")}
+"""What each kind of device computes in, be it emulated; all others fp32 alone."""
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -32,8 +34,8 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def supported_numbers(device: str) -> tuple[Number, ...]:
-    """Number formats that the device computes natively; fp32 always comes first."""
+def native_numbers(device: str) -> tuple[Number, ...]:
+    """Number formats that the device has instructions for; fp32 always comes first."""
     kind = torch.device(device).type
     if kind == "cuda":
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -44,13 +46,14 @@ def supported_numbers(device: str) -> tuple[Number, ...]:
 
 
 def require_number(number: Number, device: str) -> None:
-    """Refuse a number format that the device does not compute natively.
+    """Refuse a number format that the device does not compute in.
 
     Raises:
         UsageError: it does not.
     """
-    if number not in (supported := supported_numbers(device)):
-        raise UsageError(f"precision {number} is not offered by this {device}: use {' or '.join(supported)}")
+    offered = OFFERED.get(torch.device(device).type, ("fp32",))
+    if number not in offered:
+        raise UsageError(f"precision {number} is not offered by this {device}: use {' or '.join(offered)}")
 
 
 def autocast(number: Number, device: str) -> AbstractContextManager[object]:
@@ -82,6 +85,6 @@ def peak_memory_bytes(device: str) -> int:
 
 
 def _cpu_has_bf16() -> bool:
-    # Without these instructions bf16 is emulated: it works, but only ever slower.
+    # Without these instructions bf16 is emulated: right, but only ever slower.
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(flag is True for name, flag in capabilities.items() if "bf16" in name)

@@ -2,8 +2,9 @@
 
 import math
 import time
+from bisect import insort
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -11,12 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tune_newllm.errors import DivergedError
+from tune_newllm.training import signals
 from tune_newllm.training.batches import PAD, Windows, dropout_seed, epoch_order, target_count, to_tensors
 from tune_newllm.training.clip import clip_gradients, clip_limit, gradient_norm
 from tune_newllm.training.config import TrainingConfig
 from tune_newllm.training.device import autocast, peak_memory_bytes, reset_peak_memory, resolve_micro_batch
 from tune_newllm.training.metrics import EpochResult, Evaluation, evaluate
-from tune_newllm.training.optim import effective_lr, lr_at
+from tune_newllm.training.optim import effective_lr
+from tune_newllm.training.schedules import Position, lr_at
 from tune_newllm.training.state import TrainState
 
 __all__ = ["EpochResult", "Evaluation", "evaluate", "fit", "steps_per_epoch", "train_step"]
@@ -42,15 +45,17 @@ def fit(state: TrainState, train: Windows, validation: Windows, config: Training
         DivergedError: a loss or, outside fp16, a gradient norm is not finite. The state keeps the last good epoch's
             results; its weights are spoiled.
     """
+    words = signals.count_words(train)
+    sample_BT, _ = to_tensors(validation[: signals.INSPECTED_ROWS], state.device)
     while state.finished is None:
         started = time.perf_counter()
         reset_peak_memory(state.device)
-        totals = _train_epoch(state, train, config)
+        totals = _train_epoch(state, train, config, words)
         totals.seconds = time.perf_counter() - started
         scores = evaluate(state.model, validation, device=state.device, legacy_batch=config.batch_size)
         if not math.isfinite(scores.loss):
             raise DivergedError(state.epoch + 1, state.step, scores.loss)
-        result = _epoch_result(state, totals, scores, time.perf_counter() - started)
+        result = _epoch_result(state, totals, scores, sample_BT, started)
         state.record(result, config)
         yield result
 
@@ -61,15 +66,20 @@ class Step(NamedTuple):
     loss: float
     """Mean over the batch's targets."""
     norm: float
-    """Global L2 norm of the gradient before clipping; not finite if loss scaling skipped the step."""
+    """Global L2 norm of the gradient before clipping; not finite if loss scaling skips the step."""
     targets: int
+
+    @property
+    def applied(self) -> bool:
+        """Whether the weights are changed."""
+        return math.isfinite(self.norm)
 
 
 def train_step(state: TrainState, rows: Windows, limit: float | None, micro_batch: int) -> Step:
-    """Take one optimizer step at the learning rate that the optimizer holds.
+    """Take one optimizer step at the learning rate that the optimizers hold.
 
     Args:
-        state: its model, optimizer, `step` and `tokens` are advanced.
+        state: its model, optimizers, `step` and `tokens` are advanced.
         rows: the whole batch [B, window].
         limit: largest gradient norm, or None.
         micro_batch: most rows in one forward pass. The loss is normalised by the targets of the whole batch, so the
@@ -78,26 +88,8 @@ def train_step(state: TrainState, rows: Windows, limit: float | None, micro_batc
     Raises:
         DivergedError: as `fit` says; the weights are still those before the step.
     """
-    targets = target_count(rows)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss = _backward(state, rows, targets, micro_batch)
-    if state.scaler:
-        state.scaler.unscale_(state.optimizer)
-    parameters = [each for group in state.optimizer.param_groups for each in group["params"]]
-    norm = gradient_norm(parameters)
-    # Read together, because on an accelerator every single read waits for all the work before it.
-    loss_value, norm_value = torch.stack([loss, norm]).tolist()
-    step = Step(loss_value, norm_value, targets)
-    state.step += 1
-    state.tokens += targets
-    _check_finite(state, step)
-    if limit is not None and step.norm > limit:
-        clip_gradients(parameters, norm, limit)
-    if state.scaler:
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-    else:
-        state.optimizer.step()
+    step = _compute_gradients(state, rows, micro_batch)
+    _apply_gradients(state, step, limit)
     return step
 
 
@@ -105,41 +97,58 @@ def train_step(state: TrainState, rows: Windows, limit: float | None, micro_batc
 class _Totals:
     """Sums over one epoch. `applied` counts the steps that loss scaling did not skip."""
 
-    limit: float | None
     loss: float = 0.0
     targets: int = 0
     norm: float = 0.0
     clipped: int = 0
     applied: int = 0
     lr: float = 0.0
+    limit: float | None = None
     seconds: float = 0.0
+    probes: list[signals.Probe] = field(default_factory=list)
 
-    def add(self, step: Step) -> None:
+    def add(self, step: Step, lr: float, limit: float | None) -> None:
         self.loss += step.loss * step.targets
         self.targets += step.targets
-        if math.isfinite(step.norm):
+        self.lr, self.limit = lr, limit
+        if step.applied:
             self.norm += step.norm
-            self.clipped += self.limit is not None and step.norm > self.limit
+            self.clipped += limit is not None and step.norm > limit
             self.applied += 1
 
 
-def _train_epoch(state: TrainState, train: Windows, config: TrainingConfig) -> _Totals:
+def _train_epoch(state: TrainState, train: Windows, config: TrainingConfig, words: signals.WordCounts) -> _Totals:
     state.model.train()
-    totals = _Totals(clip_limit(config.clip, state.epoch))
-    total_steps = config.epochs * steps_per_epoch(len(train), config.batch_size)
-    peak_lr, micro_batch = effective_lr(config), resolve_micro_batch(config.micro_batch, state.device)
+    totals = _Totals()
+    steps = steps_per_epoch(len(train), config.batch_size)
+    probed = signals.probed_steps(steps)
+    parameters = state.parameters
+    peak_lr = effective_lr(config, sum(each.numel() for each in parameters))
+    micro_batch = resolve_micro_batch(config.micro_batch, state.device)
     order = epoch_order(len(train), config.seed, state.epoch)
     state.generator.manual_seed(dropout_seed(config.seed, state.epoch))
-    for start in range(0, len(order), config.batch_size):
-        totals.lr = lr_at(state.step, total_steps, peak_lr, config.lr_schedule)
-        for group in state.optimizer.param_groups:
-            group["lr"] = totals.lr
-        rows = train[order[start : start + config.batch_size]]
-        totals.add(train_step(state, rows, totals.limit, micro_batch))
+    for index in range(steps):
+        position = Position(state.step, steps, config.epochs, state.tokens, words.tokens)
+        rows = train[order[index * config.batch_size : (index + 1) * config.batch_size]]
+        probe = signals.Probe(parameters, rows) if index in probed else None
+        lr = lr_at(position, peak_lr, config.lr_schedule)
+        state.set_lr(lr)
+        step = _compute_gradients(state, rows, micro_batch, probe)
+        if config.clip.schedule == "percentile" and step.applied:
+            insort(state.norms, step.norm)
+        limit = clip_limit(config.clip, position, state.norms)
+        _apply_gradients(state, step, limit, probe)
+        state.plateau.add(step.loss, state.step, words.entropy)
+        totals.add(step, lr, limit)
+        if probe and step.applied:
+            totals.probes.append(probe)
     return totals
 
 
-def _epoch_result(state: TrainState, totals: _Totals, scores: Evaluation, seconds: float) -> EpochResult:
+def _epoch_result(
+    state: TrainState, totals: _Totals, scores: Evaluation, sample_BT: Tensor, started: float
+) -> EpochResult:
+    inside = state.model.inspect(sample_BT)
     return EpochResult(
         epoch=state.epoch + 1,
         step=state.step,
@@ -153,11 +162,55 @@ def _epoch_result(state: TrainState, totals: _Totals, scores: Evaluation, second
         grad_norm=totals.norm / totals.applied if totals.applied else math.nan,
         clipped_share=totals.clipped / totals.applied if totals.applied else math.nan,
         tokens_per_s=totals.targets / totals.seconds,
-        seconds=seconds,
+        seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory_bytes(state.device),
         lr=totals.lr,
         clip=totals.limit,
+        noise_scale=signals.noise_scale(totals.probes),
+        update_ratio=signals.update_ratio(totals.probes),
+        dead_relu=inside.dead_relu,
+        ctx_norm=inside.ctx_norm,
+        ctx_rank=inside.ctx_rank,
+        plateau_step=state.plateau.left,
     )
+
+
+def _compute_gradients(state: TrainState, rows: Windows, micro_batch: int, probe: signals.Probe | None = None) -> Step:
+    targets = target_count(rows)
+    for optimizer in state.optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    first_rows = probe.first_rows if probe else 0
+    loss = _backward(state, rows[:first_rows], targets, micro_batch)
+    if probe and first_rows:
+        probe.see_first_half(state.scaler.get_scale() if state.scaler else 1.0)
+    loss += _backward(state, rows[first_rows:], targets, micro_batch)
+    if state.scaler:
+        for optimizer in state.optimizers:
+            state.scaler.unscale_(optimizer)
+    # Read together, because on an accelerator every single read waits for all the work before it.
+    loss_value, norm_value = torch.stack([loss, gradient_norm(state.parameters)]).tolist()
+    step = Step(loss_value, norm_value, targets)
+    state.step += 1
+    state.tokens += targets
+    _check_finite(state, step)
+    if probe and step.applied:
+        probe.see_batch()
+    return step
+
+
+def _apply_gradients(state: TrainState, step: Step, limit: float | None, probe: signals.Probe | None = None) -> None:
+    if step.applied:
+        if limit is not None and step.norm > limit:
+            clip_gradients(state.parameters, step.norm, limit)
+        if probe:
+            probe.see_weights()
+        # Not by the scaler: it would let one of two optimizers step where only the other's gradients overflowed.
+        for optimizer in state.optimizers:
+            optimizer.step()
+        if probe:
+            probe.see_update()
+    if state.scaler:
+        state.scaler.update()
 
 
 def _backward(state: TrainState, rows: Windows, targets: int, micro_batch: int) -> Tensor:

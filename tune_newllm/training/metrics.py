@@ -53,7 +53,7 @@ class EpochResult:
     grad_norm: float
     """Mean over the epoch's steps of the global L2 norm before clipping; steps skipped by loss scaling do not count."""
     clipped_share: float
-    """Share of those steps whose norm was above `clip`."""
+    """Share of those steps whose norm was above their own limit."""
     tokens_per_s: float
     """Training targets per second of training, evaluation not counted."""
     seconds: float
@@ -63,6 +63,19 @@ class EpochResult:
     lr: float
     """Of the epoch's last step, after scaling rule and schedule."""
     clip: float | None
+    """Limit on the gradient norm of the epoch's last step, None for no limit."""
+    noise_scale: float | None
+    """Gradient noise scale, in sequences; what None means is said at `training.signals.noise_scale`."""
+    update_ratio: float | None
+    """Mean over a few steps of |change of the weights| / |weights|; None where loss scaling skipped them all."""
+    dead_relu: float
+    """Share of the hidden units that are 0 at every position of a fixed sample of the validation windows."""
+    ctx_norm: float
+    """Mean L2 norm of the contexts of that sample."""
+    ctx_rank: float
+    """Effective rank of these contexts, in dimensions (original research, effective rank)."""
+    plateau_step: int | None
+    """Step at which the run left the plateau of the word frequencies (`training.signals.Plateau`); None while not."""
 
 
 @torch.no_grad()

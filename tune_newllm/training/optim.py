@@ -1,68 +1,64 @@
-"""Optimizers and the course of the learning rate."""
+"""Optimizers, and the learning rate they peak at."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
-from tune_newllm.training.config import LRScheduleConfig, TrainingConfig
+from tune_newllm.training.config import TrainingConfig
+from tune_newllm.training.rules import BATCH_RULES, AdamNumbers, sde_adam, size_rule
 
-BASE_BATCH = 32
-"""Batch size at which a scaling rule leaves the learning rate as it is (original research, base point)."""
+_NOT_HIDDEN = ("embedding", "output")
+"""The ends of every model: a matrix below these names is a table of words."""
 
 
-def sqrt_rule(lr: float, batch_size: int) -> float:
-    """lr * sqrt(B / 32).
+def effective_lr(config: TrainingConfig, model_size: int) -> float:
+    """Peak learning rate of a run: `config.lr` after its scaling rules.
 
-    The noise of a mean gradient shrinks with sqrt(B): Krizhevsky 2014 for SGD, and Malladi et al. 2022
-    (arXiv 2205.10287) for Adam, whose full rule also moves the betas and eps; here they stay.
+    Args:
+        config: what is trained how.
+        model_size: trainable scalars of the model.
     """
-    return lr * math.sqrt(batch_size / BASE_BATCH)
+    lr = BATCH_RULES[config.lr_rule](config.lr, config.batch_size)
+    return size_rule(lr, model_size) if config.lr_size_rule == "original" else lr
 
 
-def linear_rule(lr: float, batch_size: int) -> float:
-    """lr * B / 32: k times fewer steps, each k times as long (Goyal et al. 2017, arXiv 1706.02677, for SGD)."""
-    return lr * batch_size / BASE_BATCH
+def build_optimizers(config: TrainingConfig, model: nn.Module) -> list[torch.optim.Optimizer]:
+    """The optimizers that together take one step for all parameters; one, or for `muon` two.
 
-
-_RULES: Mapping[str, Callable[[float, int], float]] = {
-    "none": lambda lr, _: lr,
-    "sqrt": sqrt_rule,
-    "linear": linear_rule,
-}
-
-
-def effective_lr(config: TrainingConfig) -> float:
-    """Peak learning rate of a run: `config.lr` after its scaling rule."""
-    return _RULES[config.lr_rule](config.lr, config.batch_size)
-
-
-def lr_at(step: int, total_steps: int, peak: float, schedule: LRScheduleConfig) -> float:
-    """Learning rate of one optimizer step.
-
-    With W = round(warmup * total_steps) and s = `step` (0-based): peak * (s + 1) / W while s < W, so the first step
-    already learns and the last warm-up step reaches the peak. Then `constant` stays, and `cosine` falls as
-    final + (1 - final) * (1 + cos(pi * (s - W) / (total_steps - W))) / 2, in shares of the peak.
+    - adam: `weight_decay` is an L2 term of the gradient. adamw: decoupled decay.
+    - sgd: v <- beta1 v + g, w <- w - lr v (heavy ball, not Nesterov's form); decay as with adam.
+    - muon: every hidden matrix moves along its orthogonalised momentum, scaled to the size of Adam's steps so that one
+      learning rate serves both (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982); the gates' three heads are one
+      matrix. Embedding, output, biases and layer norm are trained by adamw. Decoupled decay.
     """
-    warmup_steps = round(schedule.warmup * total_steps)
-    if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    if schedule.name == "constant":
-        return peak
-    progress = (step - warmup_steps) / (total_steps - warmup_steps)
-    return peak * (schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * progress)) / 2)
-
-
-def build_optimizer(config: TrainingConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam (`weight_decay` is an L2 term of the gradient) or AdamW (decoupled decay), over all parameters alike."""
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    named = dict(model.named_parameters())
+    lr = effective_lr(config, sum(each.numel() for each in named.values()))
+    shared: Mapping[str, Any] = {"lr": lr, "weight_decay": config.weight_decay}
+    if config.optimizer == "sgd":
+        return [torch.optim.SGD(_groups(config, named.values()), momentum=config.beta1, fused=True, **shared)]
+    numbers = AdamNumbers(config.beta1, config.beta2, config.eps)
+    if config.lr_rule == "sqrt-sde":
+        numbers = sde_adam(*numbers, config.batch_size)
     # Fused: two to four times faster on a CPU as well, where it is not torch's default.
-    return kind(
-        list(parameters),
-        lr=effective_lr(config),
-        betas=(0.9, 0.999),
-        eps=1e-8,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+    adam: Mapping[str, Any] = {"betas": numbers[:2], "eps": numbers.eps, "fused": True} | dict(shared)
+    if config.optimizer == "adam":
+        return [torch.optim.Adam(_groups(config, named.values()), **adam)]
+    if config.optimizer == "adamw":
+        return [torch.optim.AdamW(_groups(config, named.values()), **adam)]
+    hidden = [each for name, each in named.items() if each.ndim == 2 and name.partition(".")[0] not in _NOT_HIDDEN]
+    rest = [each for each in named.values() if each not in set(hidden)]
+    return [
+        torch.optim.Muon(hidden, momentum=config.beta1, adjust_lr_fn="match_rms_adamw", **shared),
+        torch.optim.AdamW(_groups(config, rest), **adam),
+    ]
+
+
+def _groups(config: TrainingConfig, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """Parameters with decay, and those without it, which are the vectors unless `decay` is `all`."""
+    parameters = list(parameters)
+    if config.decay == "all" or not config.weight_decay:
+        return [{"params": parameters}]
+    vectors = [each for each in parameters if each.ndim < 2]
+    return [{"params": [each for each in parameters if each.ndim >= 2]}, {"params": vectors, "weight_decay": 0.0}]

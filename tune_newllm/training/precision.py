@@ -12,8 +12,9 @@ from tune_newllm.models import LanguageModel
 from tune_newllm.training.batches import Windows
 from tune_newllm.training.clip import clip_limit
 from tune_newllm.training.config import TrainingConfig
-from tune_newllm.training.device import Number, require_number, resolve_device, resolve_micro_batch, supported_numbers
+from tune_newllm.training.device import Number, native_numbers, require_number, resolve_device, resolve_micro_batch
 from tune_newllm.training.loop import train_step
+from tune_newllm.training.schedules import Position
 from tune_newllm.training.state import TrainState
 
 __all__ = ["PrecisionChoice", "resolve", "resolve_device", "resolve_precision"]
@@ -61,15 +62,16 @@ def resolve_precision(
     bf16 is preferred to fp16: as fast, and without loss scaling. Arguments as in `resolve`.
     """
     device = resolve_device(config.device)
-    candidates = supported_numbers(device)[:2]
+    candidates = native_numbers(device)[:2]
     if len(candidates) == 1:
         return PrecisionChoice("fp32", f"fp32 is all that this {device} computes natively")
     rows = min(config.batch_size, resolve_micro_batch(config.micro_batch, device))
     windows = np.random.default_rng(0).integers(4, vocab_size, (rows, window))
     # With next to no learning rate: the time of a step is asked for here, not whether the run would diverge.
-    calm = replace(config, device=device, lr=1e-9, lr_rule="none")
+    calm = replace(config, device=device, lr=1e-9, lr_rule="none", lr_size_rule="none")
     states = {number: TrainState.create(replace(calm, precision=number), build()) for number in candidates}
-    return choose(measure(states, windows, clip_limit(config.clip, 0)))
+    start = Position(step=0, steps_per_epoch=1, epochs=1, tokens=0, tokens_per_epoch=1)
+    return choose(measure(states, windows, clip_limit(config.clip, start, [])))
 
 
 def measure(states: dict[Number, TrainState], windows: Windows, limit: float | None) -> dict[Number, float]:

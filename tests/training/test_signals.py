@@ -1,0 +1,107 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tune_newllm.training import signals
+from tune_newllm.training.config import ClipConfig, TrainingConfig
+from tune_newllm.training.loop import _compute_gradients, fit
+from tune_newllm.training.state import TrainState
+
+CONFIG = TrainingConfig(lr=0.1, batch_size=8, optimizer="sgd", beta1=0.0, precision="fp32", device="cpu")
+
+
+def gradient(model, rows):
+    """Of the mean loss of some rows, by plain autograd, as one vector."""
+    tokens = torch.from_numpy(rows.astype(np.int64))
+    logits, _ = model(tokens[:, :-1])
+    loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=0)
+    return torch.cat([each.flatten() for each in torch.autograd.grad(loss, list(model.parameters()))])
+
+
+def probed(state, rows):
+    probe = signals.Probe(state.parameters, rows)
+    _compute_gradients(state, rows, 3, probe)
+    return probe
+
+
+@pytest.mark.parametrize("scale", [None, 2.0**10])
+def test_a_probe_sees_the_gradients_of_the_two_halves(tiny, windows, scale):
+    state, rows = TrainState.create(CONFIG, tiny()), windows(7)
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=scale) if scale else None
+    probe = probed(state, rows)
+    g1, g2 = gradient(state.model, rows[:3]), gradient(state.model, rows[3:])
+    assert probe.signal == pytest.approx((g1 @ g2).item(), rel=1e-4)
+    assert probe.noise == pytest.approx(((g1 - g2).square().sum() / (1 / 3 + 1 / 4)).item(), rel=1e-4)
+    whole = torch.cat([each.grad.flatten() for each in state.parameters])
+    torch.testing.assert_close(whole, gradient(state.model, rows), rtol=1e-4, atol=1e-6)
+
+
+def test_the_noise_scale_is_that_of_the_gradients_of_single_sequences(tiny, windows):
+    # Windows of equal length, so that the mean over targets is the mean over sequences.
+    corpus = np.random.default_rng(0).integers(4, 30, (16, 5))
+    corpus[:, 2::2] = 7
+    state = TrainState.create(CONFIG, tiny(width=6))
+    singles = torch.stack([gradient(state.model, row[None]) for row in corpus])
+    mean = singles.mean(0)
+    covariance_trace = (singles - mean).square().sum(1).mean()
+    draws = np.random.default_rng(1).integers(0, len(corpus), (300, 5))
+    probes = [probed(state, corpus[draw]) for draw in draws]
+    assert np.mean([probe.signal for probe in probes]) == pytest.approx(mean.square().sum().item(), rel=0.1)
+    assert np.mean([probe.noise for probe in probes]) == pytest.approx(covariance_trace.item(), rel=0.05)
+    scale = covariance_trace / mean.square().sum()
+    assert signals.noise_scale(probes) == pytest.approx(scale.item(), rel=0.1)
+
+
+def test_no_noise_scale_where_there_is_none_to_see(tiny, windows):
+    state = TrainState.create(CONFIG, tiny())
+    alone = probed(state, windows(1))
+    assert (alone.noise, alone.signal, signals.noise_scale([alone])) == (None, None, None)
+    opposed, agreed = probed(state, windows(8)), probed(state, windows(8))
+    opposed.signal, agreed.signal, opposed.noise, agreed.noise = -3.0, 2.0, 5.0, 1.0
+    assert signals.noise_scale([opposed, agreed]) is None
+    opposed.signal = -0.5
+    # The two are averaged separately: (5 + 1) / (2 - 0.5).
+    assert signals.noise_scale([alone, opposed, agreed]) == 4.0
+
+
+def test_one_step_in_25_is_probed_and_at_least_one():
+    assert [signals.probed_steps(steps) for steps in (1, 13, 49, 100)] == [{0}, {6}, {24}, {12, 37, 62, 87}]
+    assert all(max(signals.probed_steps(steps)) < steps for steps in range(1, 200))
+
+
+def test_update_ratio_of_plain_gradient_descent_by_hand(tiny, windows):
+    rows = windows(8)
+    for limit, config in ((math.inf, ClipConfig("none")), (0.3, ClipConfig("constant", 0.3))):
+        state = TrainState.create(CONFIG, tiny())
+        size = torch.cat([each.detach().flatten() for each in state.parameters]).norm().item()
+        result = next(fit(state, rows, rows, replace(CONFIG, clip=config)))
+        assert result.update_ratio == pytest.approx(0.1 * min(result.grad_norm, limit) / size, rel=1e-3)
+
+
+def test_words_are_counted_in_chunks_without_padding_and_first_tokens(monkeypatch):
+    monkeypatch.setattr(signals, "_CHUNK_ROWS", 2)
+    rows = np.array([[2, 5, 6, 0], [2, 5, 0, 0], [9, 5, 8, 8], [2, 5, 0, 0]], dtype=np.uint16)
+    # Targets: four times 5, once 6, twice 8.
+    entropy = -(4 / 7 * math.log(4 / 7) + 1 / 7 * math.log(1 / 7) + 2 / 7 * math.log(2 / 7))
+    assert signals.count_words(rows) == (7, pytest.approx(entropy))
+
+
+def test_the_plateau_is_left_when_the_mean_of_32_losses_is_a_tenth_below_the_entropy():
+    plateau = signals.Plateau()
+    for step in range(1, 32):
+        plateau.add(1.0, step, entropy=5.0)
+        assert plateau.left is None
+    # 31 losses say nothing yet; the mean of the first 32 is (31 + 130) / 32 = 5.03.
+    plateau.add(130.0, 32, entropy=5.0)
+    assert plateau.left is None
+    for step in range(33, 64):
+        plateau.add(4.9, step, entropy=5.0)
+        # The 130 is among the last 32 up to step 63.
+        assert (plateau.left, len(plateau.recent)) == (None, 32)
+    plateau.add(4.9 - 1e-9, 64, entropy=5.0)
+    plateau.add(9.0, 65, entropy=5.0)
+    assert (plateau.left, plateau.recent) == (64, [])

@@ -1,0 +1,148 @@
+"""What a run tells about its learning beside its losses, measured in passing."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tune_newllm.training.batches import PAD, Windows, target_count
+
+PROBE_EVERY = 25
+"""Optimizer steps for each one that is probed. Two halves take up to twice the time of one batch, so this costs at most
+4 % of a training, and next to nothing where batches are large."""
+INSPECTED_ROWS = 64
+"""Validation windows whose hidden units and contexts are looked at after every epoch, always the first."""
+PLATEAU_STEPS, PLATEAU_DEPTH = 32, 0.1
+"""The plateau is left when the mean loss of so many batches lies so many nats below it. A token's loss scatters by
+about 2 nats, so the mean of 32 batches of 8 windows with 23 targets by 0.03: small enough to be sure of 0.1, which is a
+tenth of the perplexity. A longer mean would notice later, and a deeper mark take slow learning for none."""
+_CHUNK_ROWS = 65536
+
+
+class WordCounts(NamedTuple):
+    """The targets of a split."""
+
+    tokens: int
+    """Number of targets that are not padding."""
+    entropy: float
+    """Entropy of their frequencies, in nats: the loss of a model that knows them and nothing else, the plateau."""
+
+
+def count_words(rows: Windows) -> WordCounts:
+    """Count the targets of windows [N, window], which may be memory-mapped."""
+    counts = np.zeros(1, dtype=np.int64)
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        found = np.bincount(rows[start : start + _CHUNK_ROWS, 1:].ravel(), minlength=len(counts))
+        found[: len(counts)] += counts
+        counts = found
+    counts[PAD] = 0
+    shares = counts[counts > 0] / counts.sum()
+    return WordCounts(int(counts.sum()), float(-(shares * np.log(shares)).sum()))
+
+
+@dataclass
+class Plateau:
+    """Whether a run still only predicts how frequent words are (original research, the plateau)."""
+
+    left: int | None = None
+    """1-based optimizer step after which the mean of the last `PLATEAU_STEPS` batch losses lay at least
+    `PLATEAU_DEPTH` below the entropy of the word frequencies for the first time; None while it has not, and so for
+    every run of fewer steps."""
+    recent: list[float] = field(default_factory=list)
+    """The last losses, of at most `PLATEAU_STEPS` batches; empty once the plateau is left."""
+
+    def add(self, loss: float, step: int, entropy: float) -> None:
+        """Take in the loss of a batch at a 1-based step."""
+        if self.left is not None:
+            return
+        self.recent = [*self.recent[1 - PLATEAU_STEPS :], loss]
+        if len(self.recent) == PLATEAU_STEPS and math.fsum(self.recent) / PLATEAU_STEPS <= entropy - PLATEAU_DEPTH:
+            self.left, self.recent = step, []
+
+
+def probed_steps(steps: int) -> set[int]:
+    """Which of an epoch's steps (0-based) are probed: one in `PROBE_EVERY`, at least one, evenly spread."""
+    probes = max(1, steps // PROBE_EVERY)
+    return {(2 * index + 1) * steps // (2 * probes) for index in range(probes)}
+
+
+class Probe:
+    """One optimizer step looked at more closely. The loop calls the methods in their order.
+
+    For the mean gradients g1 and g2 of two halves of its batch, b1 and b2 sequences, independent of each other:
+
+        E g1.g2 = |G|^2        E |g1 - g2|^2 = tr(Sigma) (1/b1 + 1/b2)
+
+    with G the gradient of the whole corpus and Sigma the covariance of the gradients of single sequences. For equal
+    halves these are the unbiased estimators of McCandlish et al. 2018 (arXiv 1812.06162, appendix A.1) from a half and
+    a whole batch.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], rows: Windows) -> None:
+        self._parameters = parameters
+        self.first_rows = len(rows) // 2
+        """Sequences in the first half, which the loop reads by itself."""
+        self._sizes = self.first_rows, len(rows) - self.first_rows
+        self._targets = target_count(rows[: self.first_rows]), target_count(rows[self.first_rows :])
+        self.signal: float | None = None
+        """Estimate of |G|^2."""
+        self.noise: float | None = None
+        """Estimate of tr(Sigma)."""
+        self.update_ratio = math.nan
+        """|dw| / |w|, L2 norms over all weights; NaN before the update."""
+
+    def see_first_half(self, scale: float) -> None:
+        """The gradients hold the first half's share of the batch's, times the loss scale."""
+        if all(self._targets):
+            self._first = self._gradient() / scale
+
+    def see_batch(self) -> None:
+        """The gradients hold the whole batch's, neither scaled nor clipped."""
+        if all(self._targets):
+            first, second = self._first, self._gradient() - self._first
+            # The loss is a mean over targets, of which each half has its share.
+            g1, g2 = (
+                part * (sum(self._targets) / own) for part, own in zip((first, second), self._targets, strict=True)
+            )
+            estimates = torch.stack([g1 @ g2, (g1 - g2).square().sum()]).tolist()
+            if all(map(math.isfinite, estimates)):
+                self.signal, self.noise = estimates[0], estimates[1] / sum(1 / size for size in self._sizes)
+            del self._first
+
+    def see_weights(self) -> None:
+        """The optimizer is about to change the weights."""
+        self._before = _flat(self._parameters)
+
+    def see_update(self) -> None:
+        """The optimizer has changed the weights."""
+        change = torch.linalg.vector_norm(_flat(self._parameters) - self._before)
+        self.update_ratio = float(change / torch.linalg.vector_norm(self._before))
+        del self._before
+
+    def _gradient(self) -> Tensor:
+        return _flat(each.grad for each in self._parameters if each.grad is not None)
+
+
+def noise_scale(probes: Iterable[Probe]) -> float | None:
+    """Gradient noise scale B_simple = tr(Sigma) / |G|^2, in sequences; the two averaged over the probes separately.
+
+    Near it a batch is worth its price: a much smaller one takes nearly as many steps more as it is smaller, a much
+    larger one hardly fewer (McCandlish et al. 2018). None where every batch has one sequence, and where the estimate
+    of |G|^2 is not positive: the probed gradients were all noise, so the noise scale is far above the batch size.
+    """
+    pairs = [(each.noise, each.signal) for each in probes if each.noise is not None and each.signal is not None]
+    noise, signal = (math.fsum(column) for column in zip(*pairs, strict=True)) if pairs else (0.0, 0.0)
+    return noise / signal if noise > 0 and signal > 0 else None
+
+
+def update_ratio(probes: Sequence[Probe]) -> float | None:
+    """Mean of |dw| / |w| over the probed steps; None where loss scaling skipped them all."""
+    return math.fsum(each.update_ratio for each in probes) / len(probes) if probes else None
+
+
+def _flat(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([each.detach().flatten() for each in tensors])
