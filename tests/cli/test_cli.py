@@ -128,6 +128,19 @@ def test_ctrl_c_stops_cleanly_and_resume_finishes(sweep_file, ray_address, tmp_p
     assert ended.stderr == ""
 
 
+def test_a_spent_budget_ends_with_code_5_a_report_and_the_way_on(sweep_file, ray_address, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("search", sweep_file, "-q", "--max-concurrent", "1", "--set", "budget.epochs=2")
+    assert code == 5
+    assert "budget spent (2 of 2 epochs)" in err
+    assert "python -m tune_newllm resume sweeps/tiny --set budget.epochs=4" in err
+    assert "best configuration" in out
+    assert Path("sweeps/tiny/report.html").exists()
+    assert Path("sweeps/tiny/best/model.safetensors").exists()
+    again = call("resume", "sweeps/tiny", "-q")
+    assert again == (5, "", err)
+
+
 def test_dry_run_shows_the_plan_and_writes_nothing(sweep_file, call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = call("search", sweep_file, "--dry-run", "--json")

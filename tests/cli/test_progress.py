@@ -4,9 +4,11 @@ import time
 
 from tune_newllm import records
 from tune_newllm.cli.progress import SweepView
-from tune_newllm.cli.text import place
+from tune_newllm.cli.text import place, spent_budget
+from tune_newllm.sweep.folder import SweepFolder
 from tune_newllm.sweep.loading import parse_spec
 from tune_newllm.sweep.source import parse_yaml
+from tune_newllm.sweep.spending import Use
 
 SPEC = """\
 training: {epochs: 4}
@@ -60,11 +62,42 @@ def test_a_resumed_table_begins_with_the_past():
         epoch("t0", 1, 2.0),
         records.TrialEnded(time=0, trial_id="t0", state="completed", epoch=4),
     ]
-    view = SweepView(parse_spec(parse_yaml(SPEC, "t")), past)
+    view = SweepView(parse_spec(parse_yaml(SPEC, "t")), past=past)
     view.add(records.SweepStarted(time=0, command=[], resumed=True))
     assert dict(view.rows())["trials"] == "1 of 4 done (1 completed)"
     # Nothing has ended in this process yet, so nothing is said of the time left.
     assert "left" not in dict(view.rows())["time"]
+
+
+def test_seeds_and_a_budget_are_shown_and_the_budget_limits_the_time_left(tmp_path):
+    text = SPEC.replace("run_cap: 4", "seeds: 2\nrun_cap: 50\nbudget: {wall: 2h, device_hours: 4, epochs: 8}")
+    spec = parse_spec(parse_yaml(text, "t"))
+    resolved = spec.model_copy(update={"resources": spec.resources.model_copy(update={"gpus_per_trial": 0.5})})
+    SweepFolder.create(tmp_path / "sweep", resolved, {})
+    view = SweepView(spec, tmp_path / "sweep")
+    view._began -= 60.0
+    view.add(records.SweepStarted(time=time.time() - 59, command=[]))
+    for number in range(2):
+        for replicate in range(2):
+            name = f"t000{number}-{replicate}"
+            row = {"trial_id": name, "config_id": f"c{number}", "number": number, "replicate": replicate, "seed": 0}
+            view.add(records.TrialCreated(time=time.time(), **row, origin="random", parameters={"training.lr": 0.5}))
+            view.add(epoch(name, 1, number + replicate).model_copy(update={"time": time.time()}))
+            view.add(records.TrialEnded(time=time.time(), trial_id=name, state="completed", epoch=1))
+    rows = dict(view.rows())
+    assert rows["trials"] == "4 of 100 done (4 completed)"
+    assert rows["best"] == "val_loss 0.5000  lr 0.5  (t0000, completed, mean of 2 seeds)"
+    assert rows["budget"] in (f"{s} s of 2 h 0 min, 0.000556 of 4 device hours, 4 of 8 epochs" for s in (59, 60))
+    # Four epochs took a minute, and four more are allowed.
+    assert "about 1 min 0 s left" in rows["time"]
+
+
+def test_a_spent_budget_names_limits_that_are_not_used_up_yet():
+    spent = [Use("wall", 3700.0, 1800.0), Use("device_hours", 0.51, 0.5), Use("epochs", 8, 8)]
+    assert spent_budget(spent, "s") == (
+        "budget spent (1 h 1 min of 30 min 0 s, 0.51 of 0.5 device hours, 8 of 8 epochs); go on with: python -m "
+        "tune_newllm resume s --set budget.wall=2h --set budget.device_hours=1 --set budget.epochs=16"
+    )
 
 
 def test_places_are_short_and_quoted(tmp_path, monkeypatch):

@@ -18,6 +18,6 @@ def make_driver(tmp_path):
         path = tmp_path / name
         spec = parse_spec(parse_yaml(text, "test.yaml"))
         folder = SweepFolder.open(path) if path.exists() else SweepFolder.create(path, spec, {})
-        return Driver(folder, spec, heard.append), heard
+        return Driver(folder, spec, 100, heard.append), heard
 
     return make

@@ -1,8 +1,11 @@
 """Whole sweeps on a real Ray: what is left in the folder, how trials end, stopping and going on."""
 
+import json
 import os
 import shutil
 import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +35,7 @@ run_cap: 6
 
 def run(text, root, name="sweep", listener=lambda record: None):
     spec = parse_spec(parse_yaml(text, "t"))
-    outcome = engine.search(spec, prepare(spec.corpus), root / name, ["x"], listener)
+    outcome = engine.search(spec, prepare(spec.widest_corpus), root / name, ["x"], listener)
     return SweepFolder.open(outcome.folder)
 
 
@@ -127,6 +130,62 @@ def test_an_interrupted_sweep_resumes_to_the_table_of_an_undisturbed_one(ray_add
     assert table(SweepFolder.open(resumed.folder)) == table(undisturbed)
 
 
+CONDITIONAL = """\
+corpus: {name: toy, vocab_size: 100, window: 16}
+model: {embed_dim: 8, hidden_dim: 16, ctx_dim: 8, num_layers: 1}
+training: {epochs: 2, precision: fp32, device: cpu, batch_size: 64}
+parameters:
+  training.clip.norm: {values: [0.5, 1.0], when: {training.clip.schedule: constant}}
+  training.clip.schedule: {values: [none, constant]}
+  training.lr: {distribution: log_uniform_values, min: 1e-3, max: 1e-1}
+  corpus.max_samples: {values: [20, 100]}
+early_terminate: {min_iter: 1, eta: 2, within: training.clip.norm}
+seeds: 2
+run_cap: 3
+resources: {max_concurrent: 1}
+"""
+
+
+def test_a_budget_stops_a_sweep_and_a_larger_one_resumes_it_to_the_undisturbed_table(
+    ray_address, tmp_path, monkeypatch
+):
+    undisturbed = table(run(CONDITIONAL, tmp_path, "one"))
+    spec = parse_spec(parse_yaml(CONDITIONAL + "budget: {epochs: 4}\n", "t"))
+    stopped = engine.search(spec, prepare(spec.widest_corpus), tmp_path / "two", ["x"], lambda record: None)
+    folder = SweepFolder.open(stopped.folder)
+    assert (stopped.finished, stopped.signal, stopped.spent) == (False, None, (("epochs", 4, 4),))
+    assert len(History(folder.read()).epochs) == 4
+    assert folder.read()[-1].reason == "budget"
+    before = folder.read()
+    with monkeypatch.context() as without_ray:
+        without_ray.setattr(engine, "cluster", None)
+        assert engine.resume(folder.path, ["x"], lambda record: None).spent == stopped.spent
+    assert folder.read() == before
+    resumed = engine.resume(folder.path, ["x"], lambda record: None, ["budget.epochs=100"])
+    assert (resumed.finished, resumed.spent) == (True, ())
+    assert table(folder) == undisturbed
+    assert len(undisturbed) == 6
+    trials = list(History(folder.read()).trials.values())
+    seeds = [json.loads((folder.trial(t.id) / "configuration.json").read_text())["training"]["seed"] for t in trials]
+    assert seeds == [0, 1] * 3
+    tokens = {trial.parameters["corpus.max_samples"]: trial.epochs[1].tokens for trial in trials}
+    assert 3 * tokens[20] < tokens[100]
+    # All is done: the budget of the file, long spent, is not in the way.
+    assert engine.resume(folder.path, ["x"], lambda record: None).finished
+
+
+def test_wall_time_stops_a_sweep_while_no_epoch_ends(ray_address, tmp_path):
+    spec = parse_spec(parse_yaml(TINY.replace("batch_size: 64", "batch_size: 1") + "budget: {wall: 1s}\n", "t"))
+    spec = spec.model_copy(update={"model": replace(spec.model, num_layers=8, hidden_dim=512)})
+    began = time.monotonic()
+    outcome = engine.search(spec, prepare(spec.corpus), tmp_path / "sweep", ["x"], lambda record: None)
+    assert [use.key for use in outcome.spent] == ["wall"]
+    assert 1 <= outcome.spent[0].used < 20
+    assert time.monotonic() - began < 30
+    history = History(SweepFolder.open(outcome.folder).read())
+    assert (len(history.unfinished()), history.epochs) == (2, [])
+
+
 def test_gpus_are_dealt_out_by_ray(ray_address, tmp_path):
     text = TINY.replace("device: cpu, ", "").replace("run_cap: 6", "resources: {gpus_per_trial: 0.5}\nrun_cap: 2")
     seen = []
@@ -163,7 +222,7 @@ def test_a_signal_between_two_trials_leaves_the_sweep_open(ray_address, tmp_path
     assert folder.read()[-1].reason == "interrupted"
     with pytest.raises(UsageError, match="asks for 64 CPU"):
         engine.resume(folder.path, ["x"], lambda record: None, ["resources.cpus_per_trial=64"])
-    with pytest.raises(SpecError, match="`resources` only"):
+    with pytest.raises(SpecError, match="`resources` and `budget` only"):
         engine.resume(folder.path, ["x"], lambda record: None, ["training.lr=1"])
     with folder.lock(), pytest.raises(FolderError, match="worked on by another process"):
         engine.resume(folder.path, ["x"], lambda record: None)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import stats
 
+from tune_newllm.sweep.distributions import DISTRIBUTIONS
 from tune_newllm.sweep.space import Parameter
 
 UNITS = (np.arange(4000) + 0.5) / 4000
@@ -108,11 +109,69 @@ def test_every_sample_lies_inside_its_bounds(low, factor, q, u):
         ({"values": [1, 1]}, "one or more different values"),
         ({"values": [1, 2], "probabilities": [1]}, "one number >= 0 for each value"),
         ({"distribution": "q_uniform", "min": 1, "max": 2, "q": 5}, "no multiple of q"),
-        ({"values": [1], "when": {"a": 1}}, "not supported yet"),
-        ({"parameters": {"a": {"value": 1}}}, "not supported yet"),
+        ({"distribution": "log_normal", "mu": 600}, "exponents of e, got mu 600"),
+        ({"distribution": "normal", "mu": math.inf}, "finite number"),
+        ({"values": None}, "`values` must have a value"),
+        ({"values": [1], "when": {}}, "`when` is a mapping of paths"),
+        ({"values": [1], "when": {"a": []}}, "a condition is a value, a list of values, or"),
+        ({"values": [1], "when": {"a": {"mni": 1}}}, "a condition is a value, a list of values, or"),
+        ({"values": [1], "when": {"a": {"min": "1"}}}, "a condition is a value, a list of values, or"),
+        ({"values": [1], "when": {"a": {"min": 2, "max": 1}}}, "`min` <= `max` must hold, got min 2, max 1"),
+        ({"values": [1], "when": {"training.clip": "none", "training.clip.schedule": "none"}}, "`when` asks .* twice"),
         ({}, "needs `value`"),
     ],
 )
 def test_impossible_parameters_are_refused_with_the_rule(keys, rule):
     with pytest.raises(ValidationError, match=rule):
         Parameter.model_validate(keys)
+
+
+@st.composite
+def parameters(draw):
+    """Any distribution with keys that suit it."""
+    name = draw(st.sampled_from(DISTRIBUTIONS))
+    keys = {"distribution": name} | ({"q": draw(st.sampled_from([0.25, 1, 5]))} if name.startswith("q_") else {})
+    if name == "constant":
+        return keys | {"value": draw(st.integers())}
+    if name.startswith("categorical"):
+        values = draw(st.lists(st.integers(0, 99) | st.text(max_size=3) | st.booleans(), min_size=1, unique_by=repr))
+        weights = st.lists(st.floats(0.1, 9), min_size=len(values), max_size=len(values))
+        return keys | {"values": values} | ({"probabilities": draw(weights)} if "prob" in name else {})
+    if "normal" in name:
+        return keys | {"mu": draw(st.floats(-5, 5)), "sigma": draw(st.floats(0.1, 3))}
+    if "beta" in name:
+        return keys | {"a": draw(st.floats(0.5, 5)), "b": draw(st.floats(0.5, 5))}
+    exponents = "log" in name and not name.endswith("_values")
+    low = draw(st.integers(-3, 0) if exponents else st.integers(1, 50))
+    return keys | {"min": low, "max": low + draw(st.integers(10, 12) if exponents else st.integers(10, 3000))}
+
+
+@settings(deadline=None, max_examples=100)
+@given(keys=parameters(), units=st.lists(st.floats(0.01, 0.99), min_size=2, max_size=2))
+def test_every_distribution_draws_what_it_contains_in_order_and_remembers_it(keys, units):
+    parameter = Parameter(**keys)
+    low, high = (parameter.from_unit(u) for u in sorted(units))
+    for value in (low, high, *parameter.extremes()):
+        assert parameter.contains(value)
+        again = parameter.from_study(parameter.to_study(value))
+        assert again == (pytest.approx(value, rel=1e-6, abs=1e-9) if isinstance(value, float) else value)
+        assert type(again) is type(value)
+    if "categorical" not in keys["distribution"]:
+        assert low <= high
+
+
+def test_what_a_parameter_contains():
+    assert not Parameter(min=1, max=5000).contains(12.5)
+    assert not Parameter(values=[0, 1]).contains(True)
+    assert not Parameter(distribution="log_normal").contains(0)
+    assert Parameter(distribution="q_uniform", min=0, max=100, q=0.05).contains(0.15)
+    assert not Parameter(distribution="q_uniform", min=0, max=100, q=0.05).contains(0.16)
+    assert Parameter(distribution="normal").contains(-40)
+
+
+def test_the_ends_of_a_part_of_the_range():
+    assert Parameter(values=[8, 16, 64]).ends(10, 50) == [16, 16]
+    assert Parameter(min=1, max=9).ends(4, math.inf) == [4, 9]
+    assert Parameter(distribution="q_log_uniform_values", min=10, max=90000, q=10).ends(11, 35) == [20, 30]
+    assert Parameter(min=0.5, max=2).ends(3, 4) == []
+    assert Parameter(distribution="normal").ends(1, math.inf) == [1]

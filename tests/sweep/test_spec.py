@@ -9,7 +9,8 @@ import analysis
 from tune_newllm.errors import SpecError
 from tune_newllm.sweep.loading import load_spec, parse_spec
 from tune_newllm.sweep.source import parse_yaml
-from tune_newllm.sweep.spec import EarlyTerminate, paths
+from tune_newllm.sweep.spec import EarlyTerminate
+from tune_newllm.sweep.tree import paths
 from tune_newllm.training.config import ClipConfig, LRScheduleConfig
 
 FILES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
@@ -111,6 +112,18 @@ def test_rungs_follow_the_bands_of_wandb(rule, epochs, rungs):
         ("epochs: 8", "epohs: 8", 5, "training.epohs.*no known key.*`epochs`"),
         ("epochs: 8", "epochs: 0", 5, "`training.epochs`: must be .*, got 0"),
         ("epochs: 8", "epochs: 2.5", 5, "`training.epochs`: must be a valid integer"),
+        ("epochs: 8", "epochs: '8'", 5, "`training.epochs`: must be a valid integer, got '8'"),
+        ("num_layers: 2", "tied: 1", 3, "`model.tied`: must be a valid boolean, got 1"),
+        ("model: {family: context_vector, embed_dim: 64, hidden_dim: 128, ctx_dim: 64, num_layers: 2}", "model: 3", 3,
+         "`model`: must be a mapping of keys to values, got 3"),
+        ("[8, 16, 32]", "['8', 16, 32]", 13, "batch_size.*must be a valid integer, got '8'"),
+        ("{values: [8, 16, 32]}", "{distribution: uniform, min: 8, max: 32}", 13, "must be a valid integer, got 17.84"),
+        ("{values: [8, 16, 32]}", "{distribution: normal, mu: 8}", 13, "batch_size.*must be a valid integer"),
+        ("{values: [8, 16, 32]}", "{min: null, max: 3}", 13, "`min` must have a value"),
+        ("  training.batch_size:", "  batch_size:", 13, "`batch_size` is no path.*`training.batch_size`"),
+        ("  training.batch_size:", "  learning_rate:", 13, "`learning_rate` is no path.*`training.lr`"),
+        ("points: [{training.lr: 1e-3, training.batch_size: 32}]", "points: [{training.batch_size: 16.5}]", 14,
+         "outside its searched range"),
         ("  training.lr:", "  training.lrr:", 12, "`training.lrr` is no path.*`training.lr`"),
         ("min: 1e-4", "min: 1", 12, "`min` < `max` must hold, got min 1, max 0.03"),
         ("min: 1e-4", "min: -1", 12, "`min` > 0"),
@@ -118,12 +131,16 @@ def test_rungs_follow_the_bands_of_wandb(rule, epochs, rungs):
         ("  training.batch_size:", "  training.epochs:", 13, "cannot be searched: it is the fidelity"),
         ("  training.batch_size:", "  corpus.window:", 13, "cannot be searched"),
         ("method: bayes", "method: byes", 9, "did you mean `bayes`"),
-        ("method: bayes", "method: quasi", 9, "`quasi` is not supported yet"),
         ("method: bayes", "method: grid", 9, "`training.lr` is continuous"),
-        ("run_cap: 40", "budget: {wall: 2h}", 17, "`budget` is not supported yet"),
-        ("window: 32", "max_samples: 9", 2, "`corpus.max_samples` is not supported yet"),
+        ("run_cap: 40", "budget: {}", 17, "`budget` needs one or more of `wall`"),
+        ("run_cap: 40", "budget: {wall: 2 weeks}", 17, "`budget.wall`: must be .* a duration .*, got '2 weeks'"),
+        ("run_cap: 40", "budget: {wall: 0s}", 17, "`budget.wall`: must be greater than 0, got 0"),
+        ("run_cap: 40", "budget: {hours: 2}", 17, "`budget.hours`: is no known key.*`device_hours`"),
+        ("run_cap: 40", "seeds: 0", 17, "`seeds`: must be greater than or equal to 1, got 0"),
         ("run_cap: 40", "runcap: 40", 17, "`runcap`.*`run_cap`"),
         ("balanced: training.batch_size", "balanced: training.lr", 15, "finitely many"),
+        ("  training.batch_size: {", "  corpus.max_samples: {distribution: log_normal}\n  training.batch_size: {", 13,
+         "`corpus.max_samples` needs a largest value"),
         ("balanced: training.batch_size", "balanced: batch_size", 15, "is not searched"),
         ("training.lr: 1e-3, ", "training.lr: 1, ", 14, "outside its searched range"),
         ("goal: minimize", "goal: maximize", 10, "must be 'minimize'"),
@@ -132,7 +149,7 @@ def test_rungs_follow_the_bands_of_wandb(rule, epochs, rungs):
         ("norm: 1.0", "norm: 0", 7, "`training.clip.norm`: must be .*, got 0"),
         ("epochs: 8", "epochs: [8", 6, "not valid YAML"),
     ],
-)
+)  # fmt: skip
 def test_mistakes_are_refused_with_file_line_key_and_rule(example, old, new, line, words):
     assert old in EXAMPLE
     example.write_text(EXAMPLE.replace(old, new, 1))
@@ -191,3 +208,96 @@ def test_merge_keys_and_odd_shapes_are_read_or_refused_but_never_crash(example):
 def test_a_wide_integer_range_is_checked_at_its_ends(example):
     spec = load_spec(example, ["parameters.model.hidden_dim={min: 1, max: 900}"])
     assert spec.searched["model.hidden_dim"].extremes() == [1, 900]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("0.5", 0.5), ("2h", 7200), ("90m", 5400), ("1d12h", 129_600), ("1d 1.5h 3s", 91_803)],
+)
+def test_durations_are_seconds_or_their_usual_words(example, text, seconds):
+    spec = load_spec(example, [f"budget.wall={text}", "budget.epochs=1e2", "seeds=3", "method=quasi"])
+    assert (spec.budget.wall, spec.budget.epochs, spec.budget.device_hours) == (seconds, 100, None)
+    again = parse_spec(parse_yaml(spec.to_yaml(), "again"))
+    assert (again, again.seeds, again.method) == (spec, 3, "quasi")
+
+
+def test_the_corpus_to_prepare_holds_the_most_samples_any_trial_asks_for(example):
+    def widest(*overrides):
+        return load_spec(example, overrides).widest_corpus.max_samples
+
+    searched = "parameters.corpus.max_samples={values: [100, 1e4]%s}"
+    assert widest("corpus.max_samples=7") == 7
+    assert widest("corpus.max_samples=20000", searched % "") == 10_000
+    assert widest("corpus.max_samples=20000", searched % ", when: {training.batch_size: 8}") == 20_000
+    assert widest(searched.replace("1e4", "null") % "") is None
+
+
+def test_nested_parameters_are_dotted_paths_on_their_own_lines(example):
+    nested = """\
+  training:
+    parameters:
+      lr: {distribution: log_uniform_values, min: 1e-4, max: 3e-2}
+      clip:
+        parameters:
+          norm: {min: 0.5, max: 2.5}
+      batch_size: {values: [8, 16, 32]}
+"""
+    start, end = EXAMPLE.index("  training.lr:"), EXAMPLE.index("points:")
+    example.write_text(EXAMPLE[:start] + nested + EXAMPLE[end:])
+    assert list(load_spec(example).searched) == ["training.lr", "training.clip.norm", "training.batch_size"]
+    assert load_spec(example, ["parameters.training.clip.norm.max=9"]).searched["training.clip.norm"].high == 9
+    assert load_spec(example, ["training.clip.norm=1"]).training.clip.norm == 1
+    for old, new, line, words in [
+        ("min: 0.5", "min: 5", 17, "`min` < `max`"),
+        ("norm:", "nrm:", 17, "`training.clip.nrm` is no path.*`training.clip.norm`"),
+        ("      clip:\n", "      clip:\n        min: 3\n", 16, "`parameters` under `training.clip` .* got `min`"),
+        ("      clip:\n", "      clip.norm: {value: 1}\n      clip:\n", 18, "`training.clip.norm` is given twice"),
+    ]:
+        example.write_text(EXAMPLE[:start] + nested.replace(old, new) + EXAMPLE[end:])
+        with pytest.raises(SpecError, match=words) as caught:
+            load_spec(example)
+        assert str(caught.value).startswith(f"{example}:{line}:")
+
+
+def test_setting_a_section_fixes_what_is_searched_inside_it(example):
+    spec = load_spec(example, ["parameters.training.clip.norm={min: 0.5, max: 2.5}", "training.clip=none"])
+    assert list(spec.searched) == ["training.lr", "training.batch_size"]
+    assert spec.training.clip == ClipConfig("none")
+
+
+def test_every_key_of_the_grammar_together():
+    text = """\
+description: learning rate and batch size on the built-in corpus
+corpus: {name: python-docs, vocab_size: 1000, window: 32, windowing: complete}
+model: {family: context_vector, embed_dim: 64, hidden_dim: 128, ctx_dim: 64, num_layers: 2, dropout: 0.1, init: he}
+training:
+  epochs: 8
+  optimizer: adam
+  lr_schedule: constant
+  lr_rule: none
+  clip: {schedule: constant, norm: 1.0}
+  early_stopping: {patience: 10, min_delta: 0.001}
+  precision: auto
+method: bayes
+metric: {name: val_loss, goal: minimize}
+parameters:
+  training.lr: {distribution: log_uniform_values, min: 1e-4, max: 3e-2}
+  training.batch_size: {values: [8, 16, 32, 64, 128]}
+  training.clip.norm: {values: [0.5, 1.0, 2.0], when: {training.clip.schedule: constant}}
+points: [{training.lr: 1e-3, training.batch_size: 32}]
+balanced: training.batch_size
+early_terminate: {type: asha, min_iter: 4, eta: 2, within: training.batch_size}
+seeds: 1
+run_cap: 40
+budget: {wall: 2h, device_hours: 4, epochs: 400}
+resources: {cpus_per_trial: 1, gpus_per_trial: auto, max_concurrent: auto, address: local}
+"""
+    warnings = []
+    spec = parse_spec(parse_yaml(text, "x"), (), warnings)
+    assert warnings == []
+    assert spec.is_active("training.clip.norm", {})
+    assert (spec.budget.wall, spec.budget.device_hours, spec.budget.epochs) == (7200, 4, 400)
+    without = parse_spec(parse_yaml(text, "x"), ["training.clip.schedule=none"], warnings)
+    assert not without.is_active("training.clip.norm", {})
+    assert len(warnings) == 1
+    assert "`training.clip.norm` never exists" in warnings[0]

@@ -8,6 +8,15 @@ from sweeping import SPEC, result
 
 from tune_newllm.sweep.tuning import RecordingASHA
 
+CONDITIONAL = """\
+training: {epochs: 8}
+method: grid
+parameters:
+  training.clip.schedule: {values: [none, original, constant]}
+  training.clip.norm: {values: [0.5], when: {training.clip.schedule: constant}}
+  model.init: {values: [he, original], when: {training.clip.schedule: constant}}
+early_terminate: {min_iter: 2, eta: 2, within: training.clip.norm}
+"""
 GO, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
 
@@ -62,6 +71,15 @@ def test_strata_may_be_mappings(make_driver):
         GO,
         GO,
     ]
+
+
+def test_trials_without_the_parameter_of_the_strata_compete_among_themselves(make_driver):
+    driver, _ = make_driver(CONDITIONAL)
+    asha = RecordingASHA(driver)
+    trials = begin(driver, asha, 4)
+    assert ["training.clip.norm" in trial.parameters for trial in trials] == [False, False, True, True]
+    decisions = [report(asha, trial, 2, loss) for trial, loss in zip(trials, [1.0, 2.0, 3.0, 4.0], strict=True)]
+    assert decisions == [GO, STOP, GO, STOP]
 
 
 def test_without_early_terminate_nothing_is_stopped(make_driver):

@@ -9,6 +9,7 @@ import click
 
 from tune_newllm import __version__
 from tune_newllm.cli.checkpoints import evaluate, export, generate
+from tune_newllm.cli.schema import schema
 from tune_newllm.cli.sweeps import report, resume, search, status
 from tune_newllm.cli.training import train
 from tune_newllm.errors import TuneError
@@ -25,7 +26,7 @@ def commands() -> None:
     """
 
 
-for command in (search, resume, status, report, export, train, generate, evaluate):
+for command in (search, resume, status, report, export, train, generate, evaluate, schema):
     commands.add_command(command)
 
 

@@ -1,6 +1,7 @@
 """`search --dry-run`: what a sweep file means, before anything is started."""
 
 import json
+import shutil
 import statistics
 import tempfile
 import time
@@ -9,38 +10,50 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from analysis.words import duration, shown
+from analysis.words import digits, duration, shown
 
 if TYPE_CHECKING:
+    from tune_newllm.cli.curves import Plot, Sample
+    from tune_newllm.data.corpora import PreparedCorpus
     from tune_newllm.sweep.spec import SweepSpec
 
 SAMPLES = 10
+WIDEST = 100
+"""Characters of a plot, on however wide a terminal."""
 
 
 def preview(spec: "SweepSpec", as_json: bool) -> None:
-    """Print the resolved file, sampled configurations, the rung table and a cost estimate."""
-    samples = _samples(spec)
-    rungs, cost = _rungs(spec), _cost(spec, samples)
+    """Print the resolved file, sampled configurations, the rung table, schedules and rules, and a cost estimate."""
+    from tune_newllm.cli.curves import follows_gradients, plots
+    from tune_newllm.data.corpora import prepare
+
+    suggested = _suggestions(spec)
+    samples = _possible(spec, suggested)
+    corpus = prepare(spec.widest_corpus, progress=True)
+    curves, rungs, cost = plots(spec, samples, corpus), _rungs(spec), _cost(spec, samples, corpus)
     if as_json:
         from ruamel.yaml import YAML
 
         resolved = YAML(typ="safe", pure=True).load(spec.to_yaml())
-        click.echo(json.dumps({"spec": resolved, "samples": samples, "rungs": rungs, "cost": cost}, indent=2))
+        drawn = [{**plot._asdict(), "curves": [curve._asdict() for curve in plot.curves]} for plot in curves]
+        content = {"spec": resolved, "samples": suggested, "rungs": rungs, "plots": drawn, "cost": cost}
+        click.echo(json.dumps(content, indent=2))
         return
     click.echo(spec.to_yaml())
-    click.echo(f"first configurations (of {spec.run_cap or 'no fixed number of'} trials):")
-    for sample in samples:
+    click.echo(f"first configurations (of {_total(spec, cost['configurations'])}):")
+    for sample in suggested:
         click.echo("  " + "  ".join(f"{path} {shown(value)}" for path, value in sample.items()))
+    if len(samples) < len(suggested):
+        click.echo(f"{len(suggested) - len(samples)} of these are impossible and will not be trained")
     for rung in rungs:
         click.echo(f"ASHA: about {rung['share']:.0%} of the trials go on after epoch {rung['epoch']}")
-    click.echo(
-        f"\ncost: {cost['parameters']:,} parameters, {cost['train_windows']:,} windows an epoch; a full trial takes "
-        f"{duration(cost['seconds_per_trial'])} on this machine, one thread if it has no GPU (measured: a few steps of "
-        f"each configuration above), the whole sweep at most {duration(cost['seconds'])}, divided by the trials at once"
-    )
+    _draw(curves)
+    if follows_gradients(spec, samples):
+        click.echo("\nclip schedule percentile: its limit follows the gradients of the run, so it has no curve yet")
+    click.echo(f"\n{_on_cost(spec, cost)}")
 
 
-def _samples(spec: "SweepSpec") -> list[dict[str, Any]]:
+def _suggestions(spec: "SweepSpec") -> list[dict[str, Any]]:
     """The configurations that a search would begin with, before any result is known."""
     from tune_newllm.records import TrialCreated
     from tune_newllm.sweep.history import History, TrialHistory
@@ -58,6 +71,19 @@ def _samples(spec: "SweepSpec") -> list[dict[str, Any]]:
     return samples
 
 
+def _possible(spec: "SweepSpec", suggested: list[dict[str, Any]]) -> list["Sample"]:
+    """Those of the suggestions that make a configuration."""
+    from tune_newllm.errors import SpecError
+
+    made = []
+    for values in suggested:
+        try:
+            made.append((values, spec.configuration(values)))
+        except SpecError:
+            continue
+    return made
+
+
 def _rungs(spec: "SweepSpec") -> list[dict[str, Any]]:
     if spec.early_terminate is None:
         return []
@@ -65,12 +91,63 @@ def _rungs(spec: "SweepSpec") -> list[dict[str, Any]]:
     return [{"epoch": rung, "share": share} for rung in spec.early_terminate.rungs(spec.training.epochs)]
 
 
-def _cost(spec: "SweepSpec", samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """An upper bound, since ASHA and patience stop trials."""
-    from tune_newllm.cli.training import sizes, trial_seconds
-    from tune_newllm.data.corpora import prepare
+def _draw(curves: list["Plot"]) -> None:
+    from tune_newllm.cli.plots import drawn
 
-    corpus = prepare(spec.corpus, progress=True)
-    seconds = statistics.fmean(trial_seconds(spec.configuration(sample), corpus) for sample in samples or [{}])
-    total = seconds * (spec.run_cap or len(samples))
-    return sizes(spec.configuration(), corpus) | {"seconds_per_trial": seconds, "seconds": total}
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    for plot in curves:
+        click.echo(f"\n{drawn(plot, width)}")
+
+
+def _cost(spec: "SweepSpec", samples: list["Sample"], corpus: "PreparedCorpus") -> dict[str, Any]:
+    """An upper bound, since ASHA and patience stop trials; `configurations` and `seconds` are None for no end."""
+    from tune_newllm.cli.training import sizes, trial_seconds
+
+    def seconds(configuration: Any) -> float:
+        return trial_seconds(configuration, corpus.first(configuration.corpus.max_samples))
+
+    each = statistics.fmean(seconds(made) for _, made in samples or [({}, spec.configuration())])
+    count = spec.run_cap or (_grid_size(spec, spec.order, {}) if spec.method == "grid" else None)
+    bounds = [] if count is None else [count * spec.seeds * each]
+    if spec.budget.epochs is not None:
+        bounds.append(spec.budget.epochs * each / spec.training.epochs)
+    if spec.budget.device_hours is not None:
+        bounds.append(spec.budget.device_hours * 3600)
+    total = {"configurations": count, "seeds": spec.seeds, "budget": spec.budget.model_dump(exclude_none=True)}
+    times = {"seconds_per_trial": each, "seconds": min(bounds, default=None)}
+    return sizes(spec.configuration(), corpus) | total | times
+
+
+def _grid_size(spec: "SweepSpec", paths: list[str], values: dict[str, Any]) -> int:
+    """Configurations of a grid that hold `values` and whatever exists of `paths`."""
+    if not paths:
+        return 1
+    first, *rest = paths
+    if not spec.is_active(first, values):
+        return _grid_size(spec, rest, values)
+    return sum(_grid_size(spec, rest, {**values, first: choice}) for choice in spec.searched[first].choices or ())
+
+
+def _total(spec: "SweepSpec", configurations: int | None) -> str:
+    count = f"{configurations or 'no fixed number'}"
+    return count if spec.seeds == 1 else f"{count}, each with {spec.seeds} seeds"
+
+
+def _on_cost(spec: "SweepSpec", cost: dict[str, Any]) -> str:
+    limits = []
+    if spec.budget.wall is not None:
+        limits.append(f"{duration(spec.budget.wall)} of wall time")
+    if spec.budget.device_hours is not None:
+        limits.append(f"{digits(spec.budget.device_hours)} device hours")
+    if spec.budget.epochs is not None:
+        limits.append(f"{spec.budget.epochs:,} epochs")
+    words = (
+        f"cost: {cost['parameters']:,} parameters, {cost['train_windows']:,} windows an epoch; a full trial takes "
+        f"{duration(cost['seconds_per_trial'])} on this machine, one thread if it has no GPU (measured: a few steps of "
+        "each configuration above), the whole sweep "
+    )
+    if cost["seconds"] is None:
+        words += "goes on until it is stopped"
+    else:
+        words += f"at most {duration(cost['seconds'])}, divided by the trials at once"
+    return words + (f"; its budget, {' or '.join(limits)}, stops it resumably" if limits else "")

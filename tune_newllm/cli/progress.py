@@ -4,9 +4,11 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.words import duration, shown
+from tune_newllm.cli.text import used
 from tune_newllm.records import Record, to_line
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from tune_newllm.sweep.driver import Listener
     from tune_newllm.sweep.spec import SweepSpec
+    from tune_newllm.sweep.spending import Use
 
 
 MOST_UNSURE = 4
@@ -21,8 +24,17 @@ MOST_UNSURE = 4
 
 
 @contextmanager
-def display(spec: "SweepSpec", quiet: bool, past: Iterable[Record] = ()) -> "Iterator[Listener]":
-    """A listener for the sweep's records, on stderr; `past` is what happened before a resume."""
+def display(
+    spec: "SweepSpec", quiet: bool, folder: Path | None = None, past: Iterable[Record] = ()
+) -> "Iterator[Listener]":
+    """A listener for the sweep's records, on stderr.
+
+    Args:
+        spec: the sweep.
+        quiet: show nothing.
+        folder: where a new sweep will be, whose resolved file says what was `auto` in `spec`.
+        past: what happened before a resume.
+    """
     if quiet:
         yield lambda record: None
     elif not sys.stderr.isatty():
@@ -31,7 +43,7 @@ def display(spec: "SweepSpec", quiet: bool, past: Iterable[Record] = ()) -> "Ite
         from rich.console import Console
         from rich.live import Live
 
-        view = SweepView(spec, past)
+        view = SweepView(spec, folder, past)
         with Live(get_renderable=view.table, console=Console(stderr=True), refresh_per_second=2, transient=True):
             yield view.add
 
@@ -39,14 +51,19 @@ def display(spec: "SweepSpec", quiet: bool, past: Iterable[Record] = ()) -> "Ite
 class SweepView:
     """The state of a running sweep as a small table."""
 
-    def __init__(self, spec: "SweepSpec", past: Iterable[Record] = ()) -> None:
+    def __init__(self, spec: "SweepSpec", folder: Path | None = None, past: Iterable[Record] = ()) -> None:
         from tune_newllm.sweep.history import History
 
-        self._spec, self._history, self._began = spec, History(past), time.monotonic()
-        self._ended_before, self._preparing = self._ended, True
+        self._spec, self._folder, self._history = spec, folder, History(past, spec.seeds)
+        self._began, self._preparing = time.monotonic(), True
+        self._ended_before, self._used_before = self._ended, self._used()
 
     def add(self, record: Record) -> None:
         """Take in one record."""
+        if self._preparing and self._folder is not None:
+            from tune_newllm.sweep.folder import SweepFolder
+
+            self._spec = SweepFolder.open(self._folder).spec()
         self._preparing = False
         self._history.add(record)
 
@@ -66,16 +83,28 @@ class SweepView:
         return table
 
     def rows(self) -> list[tuple[str, str]]:
-        """(label, text) pairs: trials, best, rungs, time."""
+        """(label, text) pairs: trials, best, rungs, budget, time."""
         if self._preparing:
             return [("sweep", "starting Ray, measuring this machine"), ("time", self._time())]
         rows = [("trials", self._trials()), ("best", self._best())]
         if self._spec.early_terminate is not None and (survival := self._rungs()):
             rows.append(("ASHA", survival))
+        if spent := self._used():
+            rows.append(("budget", ", ".join(map(used, spent))))
         return [*rows, ("time", self._time())]
 
+    @property
+    def _cap(self) -> int | None:
+        """Trials of the whole sweep, every replicate counted."""
+        return self._spec.run_cap and self._spec.run_cap * self._spec.seeds
+
+    def _used(self) -> "list[Use]":
+        from tune_newllm.sweep.spending import uses
+
+        return uses(self._spec, self._history, None if self._preparing else time.time())
+
     def _trials(self) -> str:
-        cap = f" of {self._spec.run_cap}" if self._spec.run_cap else ""
+        cap = f" of {self._cap}" if self._cap else ""
         states = ("running", "completed", "stopped", "diverged", "infeasible", "crashed", "failed")
         counts = [f"{count} {state}" for state in states if (count := self._history.count(state))]
         return f"{self._ended}{cap} done" + (f" ({', '.join(counts)})" if counts else "")
@@ -85,7 +114,8 @@ class SweepView:
         if best is None or best.value is None:
             return "none yet"
         values = "  ".join(f"{path.rpartition('.')[2]} {shown(value)}" for path, value in best.parameters.items())
-        return f"val_loss {best.value:.4f}  {values}  ({best.id}, {best.state})"
+        seeds = f", mean of {len(best.trials)} seeds" if len(best.trials) > 1 else ""
+        return f"val_loss {best.value:.4f}  {values}  ({best.id}, {best.state}{seeds})"
 
     def _rungs(self) -> str:
         assert self._spec.early_terminate is not None
@@ -99,8 +129,13 @@ class SweepView:
 
     def _time(self) -> str:
         elapsed = time.monotonic() - self._began
-        here, cap = self._ended - self._ended_before, self._spec.run_cap
+        here = self._ended - self._ended_before
         # The first trials to end are the quick ones, and Ray's start is in their time.
-        if cap is None or here < MOST_UNSURE:
+        if here < MOST_UNSURE:
             return duration(elapsed)
-        return f"{duration(elapsed)}, about {duration(elapsed / here * (cap - self._ended))} left"
+        left = [elapsed / here * (self._cap - self._ended)] if self._cap else []
+        for before, now in zip(self._used_before, self._used(), strict=True):
+            if now.used > before.used:
+                pace = 1.0 if now.key == "wall" else elapsed / (now.used - before.used)
+                left.append(max(0.0, now.limit - now.used) * pace)
+        return f"{duration(elapsed)}, about {duration(min(left))} left" if left else duration(elapsed)

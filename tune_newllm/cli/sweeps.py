@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tune_newllm.cli.text import near, place, wrapped
+from tune_newllm.cli.text import near, place, spent_budget, warn, wrapped
 from tune_newllm.errors import TuneError
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ def search(
 
     extra = [f"run_cap={trials}"] * (trials is not None)
     extra += [f"resources.max_concurrent={max_concurrent}"] * (max_concurrent is not None)
-    loaded = load_spec(spec, [*overrides, *extra])
+    warnings: list[str] = []
+    loaded = load_spec(spec, [*overrides, *extra], warnings)
+    warn(warnings)
     if dry_run:
         from tune_newllm.cli.preview import preview
 
@@ -76,9 +78,9 @@ def search(
 
     if name is not None:
         refuse_taken(root, name)
-    corpus = prepare(loaded.corpus, progress=not quiet)
+    corpus = prepare(loaded.widest_corpus, progress=not quiet)
     path = root / (name or free_name(root, spec.stem))
-    with _resumable(path), display(loaded, quiet) as listener:
+    with _resumable(path), display(loaded, quiet, path) as listener:
         outcome = engine.search(loaded, corpus, path, _command(), listener)
     return _conclude(outcome, as_json)
 
@@ -89,8 +91,8 @@ def search(
     "--set",
     "overrides",
     multiple=True,
-    metavar="resources.KEY=VALUE",
-    help="Change what a trial gets, for another machine. May be repeated.",
+    metavar="KEY=VALUE",
+    help="Change resources.KEY (what a trial gets, for another machine) or budget.KEY. May be repeated.",
 )
 @_concurrent
 @_json
@@ -100,6 +102,7 @@ def resume(sweep: Path, overrides: tuple[str, ...], max_concurrent: int | None, 
 
     \b
       python -m tune_newllm resume sweeps/lr_batch
+      python -m tune_newllm resume sweeps/lr_batch --set budget.epochs=800
     """
     from tune_newllm.cli.progress import display
     from tune_newllm.sweep import engine
@@ -107,7 +110,8 @@ def resume(sweep: Path, overrides: tuple[str, ...], max_concurrent: int | None, 
 
     changes = [*overrides, *([f"resources.max_concurrent={max_concurrent}"] if max_concurrent else [])]
     folder = SweepFolder.open(sweep)
-    with _resumable(sweep), display(folder.spec(changes), quiet, folder.read()) as listener:
+    spec = folder.spec(changes)
+    with _resumable(sweep), display(spec, quiet, past=folder.read()) as listener:
         outcome = engine.resume(sweep, _command(), listener, changes)
     return _conclude(outcome, as_json)
 
@@ -124,7 +128,7 @@ def status(sweep: Path, as_json: bool) -> int:
     import analysis
 
     loaded = analysis.load(sweep)
-    _warn(loaded.warnings)
+    warn(loaded.warnings)
     _show(analysis.summary(loaded), analysis.answers(loaded), as_json)
     return 0
 
@@ -142,7 +146,7 @@ def report(sweep: Path, out: Path | None, as_json: bool) -> int:
     import analysis
 
     loaded = analysis.load(sweep)
-    _warn(loaded.warnings)
+    warn(loaded.warnings)
     written = analysis.write_report(loaded, out or sweep)
     _show(analysis.summary(loaded), [*analysis.answers(loaded), f"report: {written}"], as_json)
     return 0
@@ -164,30 +168,42 @@ def _conclude(outcome: "Outcome", as_json: bool) -> int:
     import analysis
 
     folder = near(outcome.folder)
-    if not outcome.finished:
+    if not outcome.finished and not outcome.spent:
         click.echo(f"stopped; go on with: python -m tune_newllm resume {place(folder)}", err=True)
         return 128 + outcome.signal if outcome.signal is not None else 1
-    ranked = analysis.best(analysis.load(folder), 1)
-    usable = ranked.full_fidelity and not ranked.trials.empty
-    problem = _export_best(folder, str(ranked.trials.iloc[0]["trial_id"])) if usable else None
     loaded = analysis.load(folder)
-    written = analysis.write_report(loaded, folder)
-    at = place(folder)
-    lines = [*analysis.answers(loaded), "", f"report    {place(written)}"]
-    lines += [f"look      python -m webbrowser {written.resolve().as_uri()}"]
-    if usable and problem is None:
-        lines += [
-            f"best      {at}/best",
-            f"try it    python -m tune_newllm generate {at}/best --prompt 'the value of'",
-        ]
-    _show(analysis.summary(loaded), lines, as_json)
-    _warn(loaded.warnings)
+    ranked = analysis.best(loaded, 1)
+    best = str(ranked.trials.iloc[0]["trial_id"]) if ranked.full_fidelity and not ranked.trials.empty else None
+    problem = _present(folder, best, as_json) if outcome.finished or (best and not outcome.idle) else None
+    if outcome.spent:
+        click.echo(spent_budget(outcome.spent, place(folder)), err=True)
     if problem is not None:
         raise problem
-    if not usable:
+    if outcome.spent:
+        return 5
+    if best is None:
         click.echo("error: no trial ran to its end, so there is no result; the report says how they ended", err=True)
         return 4
     return 3 if loaded.trials["state"].isin(["failed", "crashed"]).any() else 0
+
+
+def _present(folder: Path, best: str | None, as_json: bool) -> TuneError | None:
+    """Export the best trial if there is one, write the report and print the answers; returns why the export failed."""
+    import analysis
+
+    problem = _export_best(folder, best) if best else None
+    loaded = analysis.load(folder)
+    written = analysis.write_report(loaded, folder)
+    lines = [*analysis.answers(loaded), "", f"report    {place(written)}"]
+    lines += [f"look      python -m webbrowser {written.resolve().as_uri()}"]
+    if best and problem is None:
+        lines += [
+            f"best      {place(folder)}/best",
+            f"try it    python -m tune_newllm generate {place(folder)}/best --prompt 'the value of'",
+        ]
+    _show(analysis.summary(loaded), lines, as_json)
+    warn(loaded.warnings)
+    return problem
 
 
 def _export_best(folder: Path, trial: str) -> TuneError | None:
@@ -209,11 +225,6 @@ def _export_best(folder: Path, trial: str) -> TuneError | None:
 
 def _show(summary: dict[str, Any], lines: list[str], as_json: bool) -> None:
     click.echo(json.dumps(summary, indent=2) if as_json else "\n".join(map(wrapped, lines)))
-
-
-def _warn(warnings: list[str]) -> None:
-    for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
 
 
 def _command() -> list[str]:

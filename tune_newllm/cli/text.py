@@ -4,7 +4,14 @@ import shlex
 import shutil
 import sys
 import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from tune_newllm.sweep.spending import Use
 
 
 def near(path: Path) -> Path:
@@ -23,3 +30,35 @@ def wrapped(sentence: str) -> str:
     if not sys.stdout.isatty() or sentence.count(" ") < 8 or "python -m" in sentence:
         return sentence
     return textwrap.fill(sentence, shutil.get_terminal_size().columns)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Say on stderr what is worth knowing but stops nothing."""
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def used(use: "Use") -> str:
+    """How much of a limit is used: `40 min 3 s of 2 h 0 min`, `1.5 of 4 device hours`, `113 of 400 epochs`."""
+    from analysis.words import digits, duration
+
+    if use.key == "wall":
+        return f"{duration(use.used)} of {duration(use.limit)}"
+    return f"{digits(use.used, 3)} of {digits(use.limit)} {use.key.replace('_', ' ')}"
+
+
+def spent_budget(spent: Sequence["Use"], sweep: str) -> str:
+    """That a budget is spent, and the command that goes on with twice as much."""
+    more = " ".join(f"--set budget.{use.key}={_doubled(use)}" for use in spent)
+    return f"budget spent ({', '.join(map(used, spent))}); go on with: python -m tune_newllm resume {sweep} {more}"
+
+
+def _doubled(use: "Use") -> str:
+    """The limit times two, as a sweep file has it, or times four ... where even that is used up."""
+    limit = 2 * use.limit
+    while limit <= use.used:
+        limit *= 2
+    if use.key != "wall":
+        return f"{limit:g}"
+    unit, seconds = next((u, s) for u, s in (("h", 3600), ("m", 60), ("s", 1)) if limit % s == 0 or s == 1)
+    return f"{limit / seconds:g}{unit}"

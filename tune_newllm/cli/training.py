@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tune_newllm.cli.text import warn
 from tune_newllm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ def train(
     """
     from tune_newllm.sweep.loading import load_spec
 
-    loaded = load_spec(spec, [*overrides, *([f"training.epochs={epochs}"] if epochs else [])])
+    warnings: list[str] = []
+    loaded = load_spec(spec, [*overrides, *([f"training.epochs={epochs}"] if epochs else [])], warnings)
+    warn(warnings)
     configuration = loaded.model_copy(update={"parameters": {}}).configuration()
     if dry_run:
         from tune_newllm.data.corpora import prepare

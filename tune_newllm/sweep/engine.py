@@ -19,15 +19,19 @@ from tune_newllm.sweep.driver import Driver, Listener
 from tune_newllm.sweep.folder import LARGEST_COPIED_CORPUS, SweepFolder, refuse_taken
 from tune_newllm.sweep.resolve import resolve, settle, threads
 from tune_newllm.sweep.spec import SweepSpec
+from tune_newllm.sweep.spending import Use
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a driver ended: whether everything is done, and the number of the signal that stopped it, if one did."""
+    """How a driver ended: whether everything is done, and if not, by the number of which signal or by which limits of
+    the budget it was stopped; `idle` where these were reached before it began."""
 
     folder: Path
     finished: bool
-    signal: int | None
+    signal: int | None = None
+    spent: tuple[Use, ...] = ()
+    idle: bool = False
 
 
 def search(spec: SweepSpec, corpus: PreparedCorpus, path: Path, command: list[str], listener: Listener) -> Outcome:
@@ -42,14 +46,16 @@ def search(spec: SweepSpec, corpus: PreparedCorpus, path: Path, command: list[st
         resolved, hardware = resolve(spec, machines, corpus)
         facts = provenance.collect(resolved, corpus, hardware, command)
         folder = SweepFolder.create(path, resolved, facts)
-        return _run(folder, resolved, _kept(corpus, folder, resolved), command, listener, resumed=False)
+        with folder.lock():
+            driver = Driver(folder, resolved, len(corpus.tokenizer), listener)
+            return _run(driver, _kept(corpus, folder, resolved), command, resumed=False)
 
 
 def resume(path: Path, command: list[str], listener: Listener, overrides: Iterable[str] = ()) -> Outcome:
     """Go on with a sweep: unfinished trials from their last epoch, then new ones up to the cap.
 
     Args:
-        overrides: `resources.KEY=VALUE` texts, for a machine other than the first one.
+        overrides: `resources.KEY=VALUE` texts, for a machine other than the first one, and `budget.KEY=VALUE` texts.
 
     Raises:
         FolderError: no sweep, its data is gone or has changed, or a driver is at work on it.
@@ -59,33 +65,48 @@ def resume(path: Path, command: list[str], listener: Listener, overrides: Iterab
     spec = folder.spec(overrides)
     recorded = folder.provenance()["data"]["fingerprint"]
     place = folder.corpus()
-    corpus = open_prepared(place) if place.is_dir() else prepare(spec.corpus)
+    corpus = open_prepared(place) if place.is_dir() else prepare(spec.widest_corpus)
     if corpus.fingerprint != recorded:
         raise FolderError(f"{corpus.folder} holds other data than this sweep began with; start a new sweep")
-    with cluster(spec.resources.address) as machines:
-        settled = spec.model_copy(update={"resources": settle(spec.resources, machines)})
-        return _run(folder, settled, _kept(corpus, folder, settled), command, listener, resumed=True)
+    with folder.lock():
+        driver = Driver(folder, spec, len(corpus.tokenizer), listener)
+        if (spent := driver.over_budget()) and not driver.exhausted():
+            return Outcome(folder.path, finished=False, spent=tuple(spent), idle=True)
+        with cluster(spec.resources.address) as machines:
+            driver.spec = spec.model_copy(update={"resources": settle(spec.resources, machines)})
+            return _run(driver, _kept(corpus, folder, driver.spec), command, resumed=True)
 
 
-def _run(
-    folder: SweepFolder, spec: SweepSpec, corpus: Path, command: list[str], listener: Listener, resumed: bool
-) -> Outcome:
+def _run(driver: Driver, corpus: Path, command: list[str], resumed: bool) -> Outcome:
+    """Let Ray run what the driver suggests, until nothing is left or a signal or the budget says stop."""
     from tune_newllm.sweep.tuning import DriverSearcher, RecordingASHA, tuner
 
     scratch = tempfile.mkdtemp(prefix="tune_newllm-")
     try:
-        with folder.lock(), _signals() as stop:
-            driver = Driver(folder, spec, listener)
+        with _signals() as request:
+
+            def stop() -> bool:
+                return request.signal is not None or bool(driver.over_budget())
+
             driver.start(command, resumed)
             scheduler = RecordingASHA(driver)
-            shared = {"folder": str(folder.path), "corpus": str(corpus), "threads": threads(spec)}
-            searcher = DriverSearcher(driver, shared)
-            tuner(spec, searcher, scheduler, stop, Path(scratch)).fit()
-            finished = stop.signal is None and not driver.history.unfinished()
-            driver.finish("finished" if finished else "interrupted")
-            return Outcome(folder.path, finished, stop.signal)
+            shared = {"folder": str(driver.folder.path), "corpus": str(corpus), "threads": threads(driver.spec)}
+            searcher = DriverSearcher(driver, shared, stop)
+            tuner(driver.spec, searcher, scheduler, stop, Path(scratch)).fit()
+            return _end(driver, request.signal)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _end(driver: Driver, number: int | None) -> Outcome:
+    """Record why Ray has stopped; a budget that was just enough for everything is none that stopped it."""
+    path, spent = driver.folder.path, driver.over_budget()
+    if number is None and spent and not driver.exhausted():
+        driver.finish("budget")
+        return Outcome(path, finished=False, spent=tuple(spent))
+    finished = number is None and not driver.history.unfinished()
+    driver.finish("finished" if finished else "interrupted")
+    return Outcome(path, finished, number)
 
 
 @dataclass

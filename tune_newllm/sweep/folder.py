@@ -97,15 +97,15 @@ class SweepFolder:
         return self.path / "trials" / trial_id
 
     def spec(self, overrides: Iterable[str] = ()) -> SweepSpec:
-        """The resolved sweep file, perhaps with other `resources`.
+        """The resolved sweep file, perhaps with other `resources` or another `budget`.
 
         Raises:
             SpecError: the file is damaged, or an override concerns what a sweep cannot change any more.
         """
         changes = list(overrides)
         for text in changes:
-            if not text.startswith("resources."):
-                raise SpecError(f"--set {text}: a sweep that has begun can change its `resources` only")
+            if not text.startswith(("resources.", "budget.")):
+                raise SpecError(f"--set {text}: a sweep that has begun can change its `resources` and `budget` only")
         return load_spec(self.path / "sweep.yaml", changes)
 
     def provenance(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,11 +12,14 @@ from tune_newllm.sweep.source import Location, Source
 
 _UNKNOWN_KEY = {"extra_forbidden", "unexpected_keyword_argument"}
 
+LONGEST_LIST = 12
+"""Names that a message lists; of more it gives the nearest alone."""
+
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean ...?` or a list of what there is."""
+    """`; did you mean ...?` or, where nothing is near and the list is short, what there is."""
     known = list(names)
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5 if len(known) <= LONGEST_LIST else 0.0)
     if match:
         return f"; did you mean `{match[0]}`?"
     return f"; there are {', '.join(f'`{one}`' for one in known)}" if known else ""
@@ -27,23 +30,34 @@ def plain(error: ValidationError, root: type) -> list[str]:
     return [f"`{key}`: {text}" if key else text for _, key, text in _problems(error, root)]
 
 
+def keyed(error: ValidationError, root: type, only: Literal["all", "types"] = "all") -> list[tuple[str, str]]:
+    """(dotted key, message) of each problem; `types` leaves out those with values of the right type."""
+    return [(key, text) for _, key, text in _problems(error, root, only)]
+
+
 def located(error: ValidationError, root: type, source: Source) -> list[str]:
     """One line a problem: `file.yaml:12: message`."""
-    return [f"{source.where(at)}: `{key}`: {text}" for at, key, text in _problems(error, root)]
+    return [f"{source.where(at)}: {f'`{key}`: ' * bool(key)}{text}" for at, key, text in _problems(error, root)]
 
 
-def _problems(error: ValidationError, root: type) -> list[tuple[Location, str, str]]:
+def _problems(error: ValidationError, root: type, only: str = "all") -> list[tuple[Location, str, str]]:
     """(location, dotted key, message), one for each key: what each branch of a union wanted is joined by `or`."""
     found: dict[Location, str] = {}
     for problem in error.errors():
+        if only == "types" and problem["type"] == "value_error":
+            continue
         at = tuple(part for part in problem["loc"] if not _is_tag(part))
         text = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "value_error" and at[:1] != ("parameters",):
             at, text = _to_field(at, text, root)
+        elif problem["type"] == "value_error":
+            # Rules of a parameter begin with the key they are about, where there is one.
+            key = text.removeprefix("`").partition("`")[0]
+            at = (*at, key) if isinstance(problem["input"], dict) and key in problem["input"] else at
         elif problem["type"] in _UNKNOWN_KEY:
             text = f"is no known key{nearest(str(at[-1]), _names_at(root, at[:-1]))}"
         elif text.startswith("Input should be "):
-            wanted = text.removeprefix("Input should be ").split(", unable to", 1)[0]
+            wanted = text.removeprefix("Input should be ").replace("an object", "a mapping of keys to values")
             before = found.get(at, "").split(", got ", 1)[0]
             got = problem["input"]
             text = f"{before or 'must be'}{' or' if before else ''} {wanted}, got {got!r}{_spelling(got, problem)}"

@@ -21,7 +21,7 @@ def resolve(spec: SweepSpec, machines: Machines, corpus: PreparedCorpus) -> tupl
     Precision is measured where the trials will run, with their resources: a cluster's driver may have no GPU.
 
     Raises:
-        UsageError: a trial asks for more than any machine has, or for a device that is not there.
+        UsageError: a trial asks for more than any machine has, or for a device or precision that is not there.
     """
     import ray
 
@@ -86,19 +86,26 @@ def _measure(spec: SweepSpec, vocab_size: int, thread_count: int) -> tuple[Train
     import torch
 
     from tune_newllm.models import build
+    from tune_newllm.training.device import require_number
     from tune_newllm.training.precision import resolve as resolve_training
 
     torch.set_num_threads(thread_count)
+    base = spec.configuration()
     # The largest batch decides: there the arithmetic counts, in which the precisions differ.
-    batch = spec.searched.get("training.batch_size")
-    base = spec.configuration({"training.batch_size": max(batch.extremes())} if batch else {})
+    batch = spec.parameters.get("training.batch_size")
+    largest = max(batch.extremes()) if batch else base.training.batch_size
+    # Not every scaling rule allows the base configuration such a batch, and none changes how long a step takes.
+    asked = replace(base.training, batch_size=largest, lr_rule="none")
 
     def model() -> Any:
         return build(base.model, vocab_size, base.training.seed)
 
-    measured, reason = resolve_training(base.training, model, vocab_size, base.corpus.window)
+    measured, reason = resolve_training(asked, model, vocab_size, base.corpus.window)
+    searched = spec.searched.get("training.precision")
+    for precision in (searched.choices if searched else None) or ():
+        require_number(precision, measured.device)
     training = replace(spec.training, device=measured.device, precision=measured.precision)
     training = replace(training, micro_batch=measured.micro_batch)
     on_gpu = training.device.startswith("cuda")
     name = torch.cuda.get_device_name() if on_gpu else processor()
-    return training, Hardware(training.device, name, f"{reason} (measured at batch {base.training.batch_size})")
+    return training, Hardware(training.device, name, f"{reason} (measured at batch {largest})")

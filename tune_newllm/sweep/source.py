@@ -1,6 +1,6 @@
 """A YAML 1.2 file as plain Python values, and the line on which each of them stands."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,17 @@ class Source:
             if line is not None:
                 return "--set" if line == 0 else f"{self.name}:{line}"
         return self.name
+
+    def relocate(self, moves: Mapping[Location, Location]) -> None:
+        """Know the lines of values, and of all inside them, under their new locations."""
+
+        def moved(location: Location) -> Location:
+            for length in range(len(location), 0, -1):
+                if location[:length] in moves:
+                    return moves[location[:length]] + location[length:]
+            return location
+
+        self.lines = {moved(location): line for location, line in self.lines.items()}
 
 
 def read_yaml(path: Path) -> Source:

@@ -1,15 +1,17 @@
 """The Optuna study: where suggestions come from, and the journal that optuna-dashboard opens.
 
 The records are the truth; the journal is rebuilt from them at every start. Its rows hold each parameter's coordinate
-(`space.Parameter.to_study`) and, as user attributes, the trial's id and real values. What TPE is told follows DESIGN:
-stopped trials are pruned ones; diverged and infeasible ones violate a constraint, because TPE never reads failed rows
-and would go on suggesting beyond the edge; crashed and failed ones fail.
+(`space.Parameter.to_study`) and, as user attributes, the trial's id and real values; a parameter whose `when` does not
+hold is in neither. With several seeds a row stands for all replicates. What TPE is told follows DESIGN: stopped trials
+are pruned ones; diverged and infeasible ones violate a constraint, because TPE never reads failed rows and would go on
+suggesting beyond the edge; crashed and failed ones fail.
 """
 
 import hashlib
 import json
 import math
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,118 +21,160 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from tune_newllm.sweep.history import History, TrialHistory
+from tune_newllm.sweep.history import History, Suggestion, TrialHistory
 from tune_newllm.sweep.spec import SweepSpec
 
 STARTUP_PER_STRATUM = 4
 STARTUP = 10
 DUPLICATE_TRIES = 100
 MOST_GOOD = 25
+ORIGINS = {"bayes": "startup", "random": "random", "quasi": "quasi", "grid": "grid"}
+"""What a configuration is called whose values no model and no list has chosen."""
 
 
 class Study:
-    """Suggests configurations and keeps the journal.
+    """Suggests configurations and keeps the journal: one row for each suggestion, however many seeds run it.
 
     A suggestion is a pure function of the trials told so far, the seed and its own number, so that a resumed sweep
-    goes on as an undisturbed one would.
+    goes on as an undisturbed one would. Parameters are chosen group by group: those with equal `when` together, after
+    the parents that their conditions speak of; a group whose conditions do not hold is left out.
     """
 
     def __init__(self, spec: SweepSpec, journal: Path, history: History) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._spec = spec
-        self._space = {path: p.distribution_in_study for path, p in spec.searched.items()}
+        self._searched = spec.searched
+        self._groups = _groups(spec)
+        self._grid = self._configurations(spec.order, {})
+        self._upcoming: dict[str, Any] | None = None
         journal.unlink(missing_ok=True)
         backend = JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal)))
-        self._study = optuna.create_study(storage=JournalStorage(backend), study_name="sweep", direction="minimize")
-        self._live: dict[str, Trial] = {}
+        # The study is never asked for values of its own: any sampler but a cheap one would work in vain.
+        sampler = optuna.samplers.RandomSampler(seed=0)
+        storage = JournalStorage(backend)
+        self._study = optuna.create_study(storage=storage, sampler=sampler, study_name="sweep", direction="minimize")
+        self._live: dict[int, Trial] = {}
+        self._reported: dict[int, set[int]] = {}
         self._known: set[str] = set()
-        for trial in history.trials.values():
-            self.add(trial)
-            for epoch in trial.epochs.values():
-                self.report(trial.id, epoch.epoch, epoch.val_loss)
-            if trial.ended is not None:
-                self.tell(trial)
+        for suggestion in history.suggestions.values():
+            self.add(suggestion.trials[0])
+            self.update(suggestion)
 
     def suggest(self) -> tuple[dict[str, Any], str] | None:
         """The next configuration (values by path) and where it came from, or None when nothing new is left."""
         number = len(self._known)
         for attempt in range(DUPLICATE_TRIES):
-            suggestion = self._grid(number) if self._spec.method == "grid" else self._sample(number, attempt)
-            if suggestion is None:
-                return None
-            if config_id(suggestion[0]) not in self._known:
-                return suggestion
+            if self._spec.method == "grid" and (number >= len(self._spec.points) or attempt):
+                return self._grid_point()
+            values, origin = self._sample(number, attempt)
+            if config_id(values) not in self._known:
+                return self._in_order(values), origin
         return None
 
     def add(self, trial: TrialHistory) -> None:
-        """A row for a configuration that was suggested."""
+        """A row for a configuration that was suggested, of which `trial` is the first replicate."""
         self._known.add(trial.created.config_id)
-        parameters = {p: self._spec.searched[p].to_study(value) for p, value in trial.parameters.items()}
-        attributes = {"trial_id": trial.id, **trial.parameters}
-        self._study.enqueue_trial(parameters, user_attrs=attributes)
-        self._live[trial.id] = self._study.ask(self._space)
+        space = {path: self._searched[path] for path in trial.parameters}
+        coordinates = {path: parameter.to_study(trial.parameters[path]) for path, parameter in space.items()}
+        name = Suggestion(self._spec.seeds, [trial]).id
+        self._study.enqueue_trial(coordinates, user_attrs={"trial_id": name, **trial.parameters})
+        row = self._study.ask({path: parameter.distribution_in_study for path, parameter in space.items()})
+        self._live[trial.created.number], self._reported[trial.created.number] = row, set()
 
-    def report(self, trial_id: str, epoch: int, val_loss: float) -> None:
-        """One more epoch of a running trial."""
-        self._live[trial_id].report(val_loss, epoch)
-
-    def tell(self, trial: TrialHistory) -> None:
-        """The end of a trial."""
-        row = self._live.pop(trial.id)
-        if trial.state == "completed" and trial.value is not None:
-            self._study.tell(row, trial.value)
-        elif trial.state in ("stopped", "diverged", "infeasible"):
-            if trial.state != "stopped":
+    def update(self, suggestion: Suggestion) -> None:
+        """Tell what is new of a suggestion: the mean of its replicates after each epoch, and its end."""
+        number = suggestion.trials[0].created.number
+        row, reported = self._live[number], self._reported[number]
+        for epoch in sorted({epoch for trial in suggestion.trials for epoch in trial.epochs} - reported):
+            if (level := suggestion.level(epoch)) is not None:
+                row.report(level, epoch)
+                reported.add(epoch)
+        if suggestion.state == "completed":
+            self._study.tell(row, suggestion.value)
+        elif suggestion.state in ("stopped", "diverged", "infeasible"):
+            if suggestion.state != "stopped":
                 row.set_constraint("usable", 1.0)
             self._study.tell(row, state=TrialState.PRUNED)
-        else:
+        elif suggestion.state in ("crashed", "failed"):
             self._study.tell(row, state=TrialState.FAIL)
 
-    def _grid(self, number: int) -> tuple[dict[str, Any], str] | None:
-        """The number-th point of the grid; the last parameter varies fastest."""
-        values = {}
-        for path, parameter in reversed(self._spec.searched.items()):
-            number, index = divmod(number, len(parameter.choices or ()))
-            values[path] = (parameter.choices or ())[index]
-        return None if number else (dict(reversed(values.items())), "grid")
+    def _grid_point(self) -> tuple[dict[str, Any], str] | None:
+        """The first configuration of the grid that is not known yet; the last parameter varies fastest."""
+        while self._upcoming is None or config_id(self._upcoming) in self._known:
+            values = next(self._grid, None)
+            if values is None:
+                return None
+            self._upcoming = self._in_order(values)
+        return self._upcoming, "grid"
+
+    def _configurations(self, paths: Sequence[str], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Every configuration that holds `values` and whatever is active of `paths`, each once."""
+        if not paths:
+            yield values
+        elif self._spec.is_active(paths[0], values):
+            for choice in self._searched[paths[0]].choices or ():
+                yield from self._configurations(paths[1:], {**values, paths[0]: choice})
+        else:
+            yield from self._configurations(paths[1:], values)
+
+    def _in_order(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {path: values[path] for path in self._searched if path in values}
 
     def _sample(self, number: int, attempt: int) -> tuple[dict[str, Any], str]:
         point = self._spec.points[number] if number < len(self._spec.points) and attempt == 0 else {}
-        fixed = {**self._dealt(point), **point}
-        peers = self._peers(fixed)
-        free = {path: p for path, p in self._spec.searched.items() if path not in fixed}
-        startup = STARTUP_PER_STRATUM if self._spec.balanced else STARTUP
+        dealt = self._dealt(point)
+        peers = self._peers(dealt)
         seed = _seed(self._spec.training.seed, number, attempt)
-        bayes = self._spec.method == "bayes"
-        if bayes and free and len(peers) >= startup and attempt < DUPLICATE_TRIES // 2:
-            found, origin = self._model(peers, list(free), seed), "sampler"
+        units = self._units(dealt, len(peers), attempt, seed)
+        values, origin = dict(dealt), str(ORIGINS[self._spec.method])
+        for group in self._groups:
+            if not self._spec.is_active(group[0], values):
+                continue
+            free = [path for path in group if path not in values and path not in point]
+            alike = [trial for trial in peers if set(free) <= trial.params.keys()]
+            startup = STARTUP_PER_STRATUM if self._spec.balanced or self._searched[group[0]].when else STARTUP
+            values |= {path: point[path] for path in group if path in point}
+            if self._spec.method == "bayes" and free and len(alike) >= startup and attempt < DUPLICATE_TRIES // 2:
+                values |= self._model(alike, free, seed)
+                origin = "sampler"
+            else:
+                values |= {path: self._searched[path].from_unit(units[path]) for path in free}
+        return values, "point" if point else origin
+
+    def _units(self, dealt: dict[str, Any], index: int, attempt: int, seed: int) -> dict[str, float]:
+        """A coordinate in (0, 1) for every parameter but the balanced one, whether it will be active or not.
+
+        Low-discrepancy points cover the range where few independent draws would leave holes in it; each value of the
+        balanced parameter has a sequence of its own.
+        """
+        paths = [path for path in self._searched if path != self._spec.balanced]
+        sequence = _seed(self._spec.training.seed, *dealt.values())
+        if self._spec.method == "quasi" and attempt < DUPLICATE_TRIES // 2:
+            units = _sobol(len(paths), index + attempt, sequence)
+        elif self._spec.method == "bayes" and attempt == 0:
+            units = _sobol(len(paths), index, sequence)
         else:
-            units = np.random.default_rng(seed).random(len(free))
-            if bayes and attempt == 0:
-                # Low-discrepancy points cover the range where few independent draws would leave holes in it.
-                units = _sobol(len(free), len(peers), _seed(self._spec.training.seed, *fixed.values()))
-            found = {path: p.from_unit(u) for (path, p), u in zip(free.items(), units, strict=True)}
-            origin = "startup" if bayes else "random"
-        merged = {**fixed, **found}
-        return {path: merged[path] for path in self._spec.searched}, "point" if point else origin
+            units = np.random.default_rng(seed).random(len(paths))
+        return dict(zip(paths, units.tolist(), strict=True))
 
     def _dealt(self, point: dict[str, Any]) -> dict[str, Any]:
-        """The value of the balanced parameter that has had the fewest trials, points included."""
+        """The balanced parameter with the point's value, or else the one that has had the fewest trials."""
         path = self._spec.balanced
-        if path is None or path in point:
+        if path is None:
             return {}
-        choices = self._spec.searched[path].choices or []
+        if path in point:
+            return {path: point[path]}
+        choices = self._searched[path].choices or []
         taken = [trial.user_attrs[path] for trial in self._study.get_trials(deepcopy=False)]
         return {path: min(choices, key=taken.count)}
 
-    def _peers(self, fixed: dict[str, Any]) -> list[FrozenTrial]:
-        """The trials to learn from: all, or those with the same value of the balanced parameter."""
-        path = self._spec.balanced
-        trials = self._study.get_trials(deepcopy=False)
-        return [t for t in trials if path is None or t.user_attrs[path] == fixed[path]]
+    def _peers(self, dealt: dict[str, Any]) -> list[FrozenTrial]:
+        """The rows to learn from: all, or those with the same value of the balanced parameter."""
+        rows = self._study.get_trials(deepcopy=False)
+        return [row for row in rows if all(row.user_attrs[path] == value for path, value in dealt.items())]
 
     def _model(self, peers: list[FrozenTrial], free: list[str], seed: int) -> dict[str, Any]:
-        """TPE's suggestion for the free parameters, learnt from the peers alone.
+        """TPE's suggestion for the free parameters, learnt from the peers alone, which all have these parameters.
 
         Within one value of the balanced parameter the others are conditional on it; a joint model whose sample is
         overwritten afterwards would suggest one batch size's learning rates for another.
@@ -141,8 +185,17 @@ class Study:
             sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=0, gamma=_number_of_good)
         model = optuna.create_study(direction="minimize", sampler=sampler)
         model.add_trials([_narrowed(trial, free) for trial in peers if trial.state != TrialState.FAIL])
-        asked = model.ask({path: self._space[path] for path in free})
-        return {path: self._spec.searched[path].from_study(asked.params[path]) for path in free}
+        asked = model.ask({path: self._searched[path].distribution_in_study for path in free})
+        return {path: self._searched[path].from_study(asked.params[path]) for path in free}
+
+
+def _groups(spec: SweepSpec) -> list[list[str]]:
+    """The searched parameters, those with equal conditions together, parents before children."""
+    searched = spec.searched
+    groups: dict[str, list[str]] = {}
+    for path in spec.order:
+        groups.setdefault(repr(sorted(searched[path].when.items())), []).append(path)
+    return list(groups.values())
 
 
 def _number_of_good(trials: int) -> int:

@@ -4,6 +4,7 @@ Both are thin: what they learn goes to the driver, which records it before Ray a
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,23 +21,32 @@ from tune_newllm.sweep.trial import TrialRunner
 
 
 class DriverSearcher(Searcher):
-    """Gives Ray the trials that a stopped sweep left unfinished, then new ones until the driver has no more."""
+    """Gives Ray the trials that a stopped sweep left unfinished, then new ones until the driver has no more.
 
-    def __init__(self, driver: Driver, trial_config: dict[str, Any]) -> None:
+    Args:
+        driver: makes the trials.
+        trial_config: what all trials are told besides.
+        stop: whether the sweep shall stop; asked between trials that end without running.
+    """
+
+    def __init__(self, driver: Driver, trial_config: dict[str, Any], stop: Callable[[], bool]) -> None:
         super().__init__()
         self._driver = driver
         self._trial_config = trial_config
+        self._stop = stop
         self._unfinished = driver.history.unfinished()
         self._running: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
         """The configuration of one Ray trial: our trial's id, its values, and how far its records go."""
         trial = self._unfinished.pop(0) if self._unfinished else self._driver.create()
+        while trial is not None and trial.ended is not None:
+            trial = None if self._stop() else self._driver.create()
         if trial is None:
             return Searcher.FINISHED
         self._driver.started(trial.id)
         self._running[trial_id] = trial.id
-        configuration = self._driver.spec.configuration(trial.parameters)
+        configuration = self._driver.configuration(trial)
         own = {"id": trial.id, "configuration": configuration.to_dict(), "recorded": max(trial.epochs, default=0)}
         return {**self._trial_config, **own}
 
@@ -112,8 +122,9 @@ class RecordingASHA(FIFOScheduler):
 
 
 def _stratum(trial: TrialHistory, rule: EarlyTerminate) -> str:
-    """What trials must share to be compared: the value of `within`, which may be a mapping, as text."""
-    return json.dumps(trial.parameters.get(rule.within) if rule.within else None, sort_keys=True)
+    """What trials must share to be compared: the value of `within`, which may be a mapping, as text; those that do not
+    have the parameter are compared with each other."""
+    return json.dumps(trial.parameters[rule.within], sort_keys=True) if rule.within in trial.parameters else ""
 
 
 def _asha(spec: SweepSpec) -> Any:
@@ -130,20 +141,25 @@ def _asha(spec: SweepSpec) -> Any:
 
 
 class _Stop(Stopper):
-    """Ends the whole experiment once a signal asked for it; never a single trial."""
+    """Ends the whole experiment once a signal or the budget asks for it; never a single trial."""
 
-    def __init__(self, request: Any) -> None:
-        self._request = request
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self._stop = stop
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._request.signal is not None
+        return self._stop()
 
 
-def tuner(spec: SweepSpec, searcher: DriverSearcher, scheduler: RecordingASHA, stop: Any, scratch: Path) -> tune.Tuner:
-    """Ray's tuner for a resolved sweep. Its own files go to `scratch`, which holds nothing a resume needs."""
+def tuner(
+    spec: SweepSpec, searcher: DriverSearcher, scheduler: RecordingASHA, stop: Callable[[], bool], scratch: Path
+) -> tune.Tuner:
+    """Ray's tuner for a resolved sweep, which asks several times a second whether to `stop`.
+
+    Its own files go to `scratch`, which holds nothing a resume needs.
+    """
     asked = spec.resources
     assert asked.gpus_per_trial != "auto"
     assert asked.max_concurrent != "auto"

@@ -1,0 +1,122 @@
+"""`search --dry-run`: the curves are the numbers that training uses, and the cost counts what will be run."""
+
+import json
+
+import pytest
+
+from tune_newllm.cli.curves import Curve, Plot
+from tune_newllm.cli.plots import drawn
+from tune_newllm.cli.preview import preview
+from tune_newllm.sweep.loading import load_spec
+
+FILE = """\
+corpus: {name: toy, vocab_size: 100, window: 16}
+model: {embed_dim: 8, hidden_dim: 16, ctx_dim: 8, num_layers: 1}
+training: {epochs: 4, precision: fp32, batch_size: 64, lr: 1e-2}
+run_cap: 6
+"""
+
+
+@pytest.fixture
+def plan(tmp_path, capsys):
+    """What the dry run of the file with these further lines prints: as JSON, and as text."""
+
+    def run(lines, *overrides):
+        path = tmp_path / "sweep.yaml"
+        path.write_text(FILE + lines)
+        spec = load_spec(path, overrides)
+        preview(spec, as_json=True)
+        content = json.loads(capsys.readouterr().out)
+        preview(spec, as_json=False)
+        return content, capsys.readouterr().out
+
+    return run
+
+
+def curves_of(content, title):
+    plot = next(plot for plot in content["plots"] if plot["title"].startswith(title))
+    return {curve["label"]: curve for curve in plot["curves"]}
+
+
+def test_each_searched_schedule_has_a_curve(plan):
+    content, text = plan(
+        "parameters:\n"
+        "  training.lr_schedule.name: {values: [constant, linear, step]}\n"
+        "  training.lr_schedule.final: {values: [0.5], when: {training.lr_schedule.name: linear}}\n"
+        "  training.lr_schedule.every: {value: 0.5}\n"
+        "  training.clip.schedule: {values: [none, constant, linear, percentile]}\n"
+        "  training.clip.norm: {values: [0.5], when: {training.clip.schedule: [constant, linear]}}\n",
+        "training.clip.by=tokens",
+    )
+    rates = curves_of(content, "learning rate, as a share")
+    assert set(rates["constant"]["y"]) == {1.0}
+    linear = rates["linear"]
+    assert (linear["y"][0], linear["x"][0]) == (1.0, 0.0)
+    assert linear["y"] == pytest.approx([1 - x / 4 * 0.5 for x in linear["x"]])
+    assert linear["x"][-1] == pytest.approx(4, abs=0.1)
+    assert next(y for x, y in zip(rates["step"]["x"], rates["step"]["y"], strict=True) if x >= 2) == 0.5
+    limits = curves_of(content, "largest norm")
+    assert limits["none"]["y"] == limits["percentile"]["y"] == [None] * len(limits["none"]["y"])
+    assert set(limits["constant"]["y"]) == {0.5}
+    assert limits["linear"]["y"] == pytest.approx([0.5 + 1.5 * x / 4 for x in limits["linear"]["x"]], rel=1e-4)
+    assert "clip schedule percentile: its limit follows the gradients" in text
+    assert "c constant   l linear   s step" in text
+    for sample in content["samples"]:
+        assert ("training.lr_schedule.final" in sample) == (sample["training.lr_schedule.name"] == "linear")
+
+
+def test_rules_over_what_they_scale_with(plan):
+    content, _ = plan(
+        "parameters:\n"
+        "  training.lr: {distribution: log_uniform_values, min: 1e-3, max: 1e-1}\n"
+        "  training.batch_size: {values: [8, 32, 128, 512]}\n"
+        "  training.lr_rule: {values: [none, sqrt, linear, original, sqrt-sde]}\n"
+        "  model.num_layers: {values: [1, 2]}\n",
+        "training.lr_size_rule=original",
+        "training.lr=0.01",
+    )
+    rates = {name: curve["y"] for name, curve in curves_of(content, "learning rate by lr_rule").items()}
+    scaled = {name: [rate / values[1] for rate in values[:3]] for name, values in rates.items()}
+    assert scaled["none"] == [1, 1, 1]
+    assert scaled["sqrt"] == scaled["sqrt-sde"] == pytest.approx([0.5, 1, 2])
+    assert scaled["linear"] == scaled["original"] == pytest.approx([0.25, 1, 4])
+    assert rates["original"][3] == pytest.approx(4 * rates["original"][1])
+    assert rates["sqrt-sde"][3] is None, "the rule refuses so large a batch"
+    by_size = curves_of(content, "learning rate by lr_size_rule")["original"]
+    assert by_size["y"] == pytest.approx([0.01 * (2_739_432 / size) ** 0.5 for size in by_size["x"]])
+    assert len(by_size["x"]) == 2
+
+
+def test_what_does_not_change_is_not_drawn(plan):
+    content, text = plan("parameters:\n  training.clip.norm: {values: [0.5, 1.0]}\n")
+    assert content["plots"] == []
+    assert "┤" not in text
+
+
+def test_seeds_and_budget_count(plan):
+    lines = "parameters:\n  training.lr: {distribution: uniform, min: 1e-3, max: 1e-1}\n"
+    cost = plan(lines + "seeds: 3\n")[0]["cost"]
+    assert cost["seconds"] == pytest.approx(6 * 3 * cost["seconds_per_trial"])
+    content, text = plan(lines + "seeds: 3\nbudget: {wall: 2h, epochs: 10}\n")
+    assert content["cost"]["seconds"] == pytest.approx(10 / 4 * content["cost"]["seconds_per_trial"])
+    assert "(of 6, each with 3 seeds)" in text
+    assert "its budget, 2 h 0 min of wall time or 10 epochs, stops it resumably" in text
+
+
+def test_a_grid_is_counted_without_what_does_not_exist(plan):
+    lines = "method: grid\nparameters:\n  model.num_layers: {values: [1, 2, 4]}\n"
+    lines += "  model.dropout: {values: [0.0, 0.1], when: {model.num_layers: [2, 4]}}\n"
+    content, _ = plan(lines, "run_cap=null")
+    assert content["cost"]["configurations"] == len(content["samples"]) == 5
+
+
+def test_curves_of_one_value_fit_the_width_without_colours():
+    single = Plot("alone", "epoch", False, [Curve("cosine", [0.0, 1.0, 2.0], [1.0, 0.5, 0.0])])
+    lines = drawn(single, 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in "".join(lines)
+    assert lines[0] == "alone"
+    double = Plot("two", "batch size", True, [Curve("sqrt", [8.0, 32.0], [0.1, 0.2]), Curve("sde", [8.0], [None])])
+    text = drawn(double, 60)
+    assert "s sqrt   d sde (not drawn)" in text
+    assert "ss" in text

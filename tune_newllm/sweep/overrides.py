@@ -1,0 +1,80 @@
+"""`--set path=value`: one key of the file replaced; a searched one is fixed."""
+
+from typing import Any
+
+from tune_newllm.errors import SpecError
+from tune_newllm.sweep.activity import giver
+from tune_newllm.sweep.source import Source, parse_value
+from tune_newllm.sweep.spec import SweepSpec
+from tune_newllm.sweep.tree import expand_section
+
+
+def override(source: Source, text: str) -> list[str]:
+    """Put one override into the file's values; returns the paths it sets, those of searched parameters included.
+
+    Raises:
+        SpecError: the text is no `path=value`, or the path leads through a value that has no keys.
+    """
+    path, separator, value = text.partition("=")
+    if not separator or not path.strip():
+        raise SpecError(f"--set takes key=value, got {text!r}")
+    path, parsed = path.strip(), parse_value(value)
+    parameters = source.values.get("parameters")
+    names = list(parameters) if isinstance(parameters, dict) else []
+    fixed = [name for name in names if giver(name, {path})]
+    for name in fixed:
+        _fix(source.values, name)
+    keys = path.split(".")
+    if keys[0] == "parameters" and len(keys) > 1:
+        # The names of parameters are dotted themselves: `parameters.training.lr.max` is the key `max` of one.
+        named, _, last = path.removeprefix("parameters.").rpartition(".")
+        keys = ["parameters", named, last] if named in names else ["parameters", path.removeprefix("parameters.")]
+    _put(source, keys, parsed, text)
+    return [*fixed, path]
+
+
+def without_lost_points(spec: SweepSpec, overridden: list[str]) -> SweepSpec:
+    """The sweep whose points no longer give parameters that exist no more because of an override."""
+
+    def lost(path: str, point: dict[str, Any]) -> bool:
+        known = path in spec.searched and not spec.is_active(path, point)
+        return known and _hangs_on(path, overridden, spec)
+
+    kept = [{path: value for path, value in point.items() if not lost(path, point)} for point in spec.points]
+    return spec.model_copy(update={"points": [point for point in kept if point]}) if overridden else spec
+
+
+def _hangs_on(path: str, names: list[str], spec: SweepSpec) -> bool:
+    """Whether a parameter's conditions ask, directly or not, for one of the names."""
+    for asked in spec.parameters[path].when:
+        above = giver(asked, spec.parameters)
+        if giver(asked, names) or (above and _hangs_on(above, names, spec)):
+            return True
+    return False
+
+
+def _put(source: Source, keys: list[str], value: Any, text: str) -> None:
+    node = source.values
+    for depth, key in enumerate(keys[:-1], 1):
+        node[key] = expand_section(".".join(keys[:depth]), node.get(key) or {})
+        if not isinstance(node[key], dict):
+            raise SpecError(f"--set {text}: `{'.'.join(keys[:depth])}` holds {node[key]!r}, which has no keys")
+        node = node[key]
+    node[keys[-1]] = value
+    for depth in range(1, len(keys)):
+        source.lines.setdefault(tuple(keys[:depth]), 0)
+    source.lines[tuple(keys)] = 0
+
+
+def _fix(values: dict[str, Any], path: str) -> None:
+    """Take a parameter out of the search, and with it whatever only made sense while it was searched."""
+    del values["parameters"][path]
+    if values.get("balanced") == path:
+        del values["balanced"]
+    rule = values.get("early_terminate")
+    if isinstance(rule, dict) and rule.get("within") == path:
+        del rule["within"]
+    points = values.get("points")
+    for point in points if isinstance(points, list) else []:
+        if isinstance(point, dict):
+            point.pop(path, None)
