@@ -1,5 +1,6 @@
 """Which configurations are best."""
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
@@ -9,34 +10,61 @@ from .load import Sweep
 UNFIT = ("diverged", "infeasible", "failed")
 """States whose losses say nothing for a configuration, however low they were before the end."""
 
+NOISE_OF = 10
+"""Configurations whose seeds tell the noise: a spread of two or three seeds alone may be small by chance, and far from
+the best one, where training hardly learns or nearly diverges, the spread is another."""
+
 
 @dataclass(frozen=True)
 class Best:
     """The best configurations of a sweep.
 
     Attributes:
-        trials: at most k rows of `Sweep.trials`, lowest value first, with the column `behind`: how much higher the
-            value is than the lowest (nats per token).
-        margin: the runner-up's value minus the best one's; None without a runner-up.
+        trials: at most k rows of `Sweep.trials`, one per configuration, the lowest mean first: of its replicates the
+            one with the lowest value. Further columns: `mean` and `deviation` of the values over the replicates
+            (deviation: sample standard deviation, NaN for one replicate), `replicates`, the number of values in them,
+            and `behind`: how much higher the mean is than the lowest (nats per token).
+        margin: the runner-up's mean minus the best one's; None without a runner-up.
+        noise: standard error of the margin by the spread over seeds; None without replicates.
         full_fidelity: whether the ranking is among trials that ran to their end. False: none has, and these are the
             best of those that were stopped or still run, which says little.
     """
 
     trials: pd.DataFrame
     margin: float | None
+    noise: float | None
     full_fidelity: bool
 
 
-def best(trials: Sweep | pd.DataFrame, k: int = 10) -> Best:
-    """Rank trials by value: those at full fidelity, or, while there is none, the others that have a value.
+def best(sweep: Sweep, k: int = 10) -> Best:
+    """Rank configurations by the mean value of their replicates.
 
     The value is the lowest `val_loss` over a trial's epochs, on the validation split that also chose it; of equal
-    values the earlier suggestion comes first.
+    means the earlier suggestion comes first. Ranked are the configurations all of whose replicates ran to full
+    fidelity; while there are none, those with any such replicate, by the mean of these; while there is no trial at full
+    fidelity, the others that have a value.
     """
-    table = trials.trials if isinstance(trials, Sweep) else trials
+    table = sweep.trials
     usable = table[table["value"].notna() & ~table["state"].isin(UNFIT)]
     complete = usable[usable["full_fidelity"]]
-    ranked = (usable if complete.empty else complete).sort_values(["value", "number"])
-    ranked = ranked.assign(behind=ranked["value"] - ranked["value"].min())
+    chosen = usable if complete.empty else _whole(complete, sweep.seeds)
+    values = chosen.groupby("number")["value"]
+    chosen = chosen.assign(mean=values.transform("mean"), deviation=values.transform("std"))
+    chosen = chosen.assign(replicates=values.transform("size"))
+    ranked = chosen.sort_values(["mean", "number", "value", "replicate"]).drop_duplicates("number")
+    ranked = ranked.assign(behind=ranked["mean"] - ranked["mean"].min())
     margin = float(ranked["behind"].iloc[1]) if len(ranked) > 1 else None
-    return Best(ranked.head(k), margin, not complete.empty)
+    return Best(ranked.head(k), margin, _noise(ranked), not complete.empty)
+
+
+def _whole(complete: pd.DataFrame, seeds: int) -> pd.DataFrame:
+    """The trials of those configurations that have all their replicates here; all trials while none has."""
+    whole = complete.groupby("number")["number"].transform("size") >= seeds
+    return complete[whole] if whole.any() else complete
+
+
+def _noise(ranked: pd.DataFrame) -> float | None:
+    """sigma * sqrt(1/n1 + 1/n2), where sigma^2 is the mean variance over seeds of the best configurations."""
+    variance = float((ranked["deviation"].head(NOISE_OF) ** 2).mean())
+    first = ranked["replicates"].head(2)
+    return math.sqrt(variance * float((1 / first).sum())) if len(first) == 2 and math.isfinite(variance) else None

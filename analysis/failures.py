@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from .load import Sweep
+from .tables import absent
 
 FAILED = ("diverged", "infeasible", "crashed", "failed")
 
@@ -18,7 +19,7 @@ class Failure(NamedTuple):
 
 def failures(sweep: Sweep) -> list[Failure]:
     """Diverged, infeasible, crashed and failed trials, by state and then in order of suggestion."""
-    rows = sweep.trials[sweep.trials["state"].isin(FAILED)].sort_values("number").to_dict("records")
+    rows = sweep.trials[sweep.trials["state"].isin(FAILED)].to_dict("records")
     found = [
         Failure(
             row["trial_id"],
@@ -26,7 +27,7 @@ def failures(sweep: Sweep) -> list[Failure]:
             row["state"],
             row["epochs"],
             row["reason"],
-            {p: row[p] for p in sweep.searched},
+            {path: row[path] for path in sweep.searched if not absent(row[path])},
         )
         for row in rows
     ]

@@ -29,8 +29,11 @@ class Sweep:
         trials: one row per trial in order of suggestion, with the columns `TRIAL_COLUMNS` and one per searched path.
             `state` is a `TrialState`, or `running`, or `interrupted` where the driver ended before the trial did.
             `value` is the lowest `val_loss` (nats per token) and NaN before the first epoch, `ppl` and `best_epoch`
-            belong to that epoch, `lr` is the effective learning rate, `seconds` the time spent in epochs, `started`
-            the UTC time at which a worker first took it. A parameter that a trial does not have is NaN.
+            belong to that epoch, `lr` is the effective peak learning rate, `model_size` counts trainable scalars,
+            `plateau_step` is the optimizer step at which the trial left the unigram plateau (NA: it has not),
+            `clipped_share` the share of clipped steps in its last epoch, `seconds` the time spent in epochs, `started`
+            the UTC time at which a worker first took it. A parameter that a trial does not have is NaN. Replicates of a
+            configuration share `number` and `config_id`.
         epochs: one row per trial and epoch with the fields of `EpochRecord`; where a resume repeated an epoch, the
             later record counts.
         events: every other record, in the order written.
@@ -50,6 +53,12 @@ class Sweep:
     @property
     def name(self) -> str:
         return self.folder.resolve().name
+
+    @property
+    def seeds(self) -> int:
+        """Trials per configuration: they differ in the seed alone."""
+        asked = self.spec.get("seeds")
+        return asked if isinstance(asked, int) else 1
 
     @property
     def status(self) -> SweepStatus:

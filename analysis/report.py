@@ -62,7 +62,12 @@ def html(sweep: Sweep, test_loss: float | None = None) -> str:
 
 
 def _section(part: Section) -> str:
-    figures = "\n".join(_figure(figure, part.least_width) for figure in part.figures)
+    drawn = [_figure(figure, part.least_width) for figure in part.figures]
+    for index, (title, text) in enumerate(part.captions):
+        drawn[index] = (
+            f'<div class="panel"><h3>{escape(title)}</h3><p class="note">{escape(text)}</p>{drawn[index]}</div>'
+        )
+    figures = "\n".join(drawn)
     if len(part.figures) > 1:
         figures = f'<div class="grid">{figures}</div>'
     guide = f'<p class="guide">{escape(part.guide)}</p>' if part.guide else ""

@@ -1,5 +1,6 @@
 """How many trials each rung of early stopping let through."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import pandas as pd
 from tune_newllm import records
 
 from .load import Sweep
-from .tables import configured, order, setting
+from .tables import absent, configured, order
 
 
 class RungCount(NamedTuple):
@@ -19,7 +20,8 @@ class RungCount(NamedTuple):
     """
 
     group: Any
-    """Value of the parameter named by `early_terminate.within`; None where the rungs are shared by all."""
+    """Value of the parameter named by `early_terminate.within`, NaN for the trials that do not have it; None where the
+    rungs are shared by all."""
     rung: int
     """Epochs after which trials are compared."""
     reached: int
@@ -47,14 +49,14 @@ def survival(sweep: Sweep) -> list[RungCount]:
     within = configured(sweep.spec, "early_terminate.within")
     if not rungs or sweep.trials.empty:
         return []
-    if within is None:
+    if within not in sweep.trials:
         return [_count(sweep.trials, None, rung, rungs) for rung in rungs]
-    groups = setting(sweep.spec, sweep.trials, within)
-    return [
-        _count(sweep.trials[groups == group], group, rung, rungs)
-        for group in sorted(groups.dropna().unique().tolist(), key=order)
-        for rung in rungs
-    ]
+    groups = sweep.trials[within]
+    split = [(value, groups == value) for value in sorted({v for v in groups if not absent(v)}, key=order)]
+    without = groups.map(absent).astype("bool")
+    if without.any():
+        split.append((math.nan, without))
+    return [_count(sweep.trials[members], value, rung, rungs) for value, members in split for rung in rungs]
 
 
 def _count(trials: pd.DataFrame, group: Any, rung: int, rungs: list[int]) -> RungCount:

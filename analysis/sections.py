@@ -1,9 +1,12 @@
 """The sections of the report, in order: the evidence for the answers, then where it comes from."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
+
+import numpy as np
 
 from . import figures
 from .best import best
@@ -11,8 +14,10 @@ from .failures import failures
 from .figures import Figure
 from .figures.style import varied
 from .load import Sweep
+from .plateau import plateau_sentence
 from .summary import plain
-from .words import STATES, counted, export_command, fixed, label, shown
+from .tables import absent
+from .words import ABSENT, STATES, counted, export_command, fixed, label, shown
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,8 @@ class Section:
     title: str
     guide: str = ""
     figures: Sequence[Figure] = ()
+    captions: Sequence[tuple[str, str]] = ()
+    """Of each figure, if they need any: its title and how to read it."""
     body: str = ""
     least_width: int = 0
     """Pixels below which the figures scroll sideways instead of shrinking."""
@@ -36,6 +43,7 @@ def sections(sweep: Sweep) -> list[Section]:
         _lr_batch(sweep),
         _slices(sweep),
         _curves(sweep),
+        _signals(sweep),
         _survival(sweep),
         _failures(sweep),
         _provenance(sweep),
@@ -66,26 +74,37 @@ def _best_configurations(sweep: Sweep) -> Section | None:
     rows = ranking.trials.to_dict("records")
     if not rows:
         return None
-    settings = [(label(path), _kind(row[path] for row in rows)) for path in sweep.searched]
-    head = [("trial", ""), ("val loss", "number"), ("behind", "number"), ("perplexity", "number")]
-    head += [("epochs", "number"), *settings, ("", "html")]
+    columns = ["trial", *(["mean val loss", "std", "seeds"] if sweep.seeds > 1 else []), "val loss", "behind"]
+    head = [(name, "" if name == "trial" else "number") for name in (*columns, "perplexity", "epochs")]
+    head += [(label(path), _kind(row[path] for row in rows)) for path in sweep.searched] + [("", "html")]
     cells = [
         [
             row["trial_id"],
+            *([fixed(row["mean"]), _spread(row["deviation"]), str(row["replicates"])] if sweep.seeds > 1 else []),
             fixed(row["value"]),
             "" if index == 0 else fixed(row["behind"], 2),
             fixed(row["ppl"]),
             str(row["epochs"]),
-            *[shown(row[path]) for path in sweep.searched],
+            *["" if absent(row[path]) else shown(row[path]) for path in sweep.searched],
             f'<details class="export"><summary>export</summary>{_command(sweep, row["trial_id"])}</details>',
         ]
         for index, row in enumerate(rows)
     ]
     guide = "Lowest validation loss first, among trials that ran to their end."
+    if sweep.seeds > 1:
+        guide = (
+            f"Lowest mean validation loss over {sweep.seeds} seeds first, among trials that ran to their end, with the "
+            "standard deviation over the seeds; val loss and perplexity are those of the trial named, the best of its "
+            "seeds."
+        )
     if not ranking.full_fidelity:
         guide = "Lowest validation loss first. None of these trials has run to its end: the order may change."
     command = f'<p class="after note">Export the best one:</p><pre>{_command(sweep, rows[0]["trial_id"])}</pre>'
     return Section("best", "Best configurations", guide, body=table(head, cells, mark_first=True) + command)
+
+
+def _spread(deviation: float) -> str:
+    return "" if math.isnan(deviation) else fixed(deviation, 2)
 
 
 def _command(sweep: Sweep, trial_id: str) -> str:
@@ -99,6 +118,7 @@ def _parallel(sweep: Sweep) -> Section | None:
     guide = (
         "Each line is a trial, the orange one the best; colour is the validation loss. "
         "Drag along an axis to keep only the lines that cross there; click the kept range to let go."
+        + _on_absence(sweep)
     )
     return Section(
         "parallel",
@@ -107,6 +127,11 @@ def _parallel(sweep: Sweep) -> Section | None:
         [figures.parallel_coordinates(sweep)],
         least_width=150 + 105 * len(data.axes),
     )
+
+
+def _on_absence(sweep: Sweep) -> str:
+    some = any(sweep.trials[path].map(absent).any() for path in varied(sweep))
+    return f" A trial that does not have a setting stands at “{ABSENT}”." if some else ""
 
 
 def _lr_batch(sweep: Sweep) -> Section | None:
@@ -125,6 +150,7 @@ def _slices(sweep: Sweep) -> Section | None:
     guide = (
         "The validation loss against one setting at a time. Blue dots ran to their end, grey circles were stopped "
         "early, orange is the best; crosses on the upper edge diverged or failed, triangles there lie above the frame."
+        + _on_absence(sweep)
     )
     return Section("slices", "Loss by setting", guide, [figures.slice_figure(sweep, path) for path in varied(sweep)])
 
@@ -150,15 +176,43 @@ def _survival(sweep: Sweep) -> Section | None:
     return Section("rungs", "Early stopping", guide, [figures.rung_survival(sweep)])
 
 
+def _signals(sweep: Sweep) -> Section | None:
+    lines, said = figures.signals_data(sweep), plateau_sentence(sweep)
+    if not said:
+        return None
+    drawn = [figures.signal_figure(one) for one in lines]
+    captions = [(one.signal.title, one.signal.guide) for one in lines]
+    if np.isfinite(figures.plateau_data(sweep).epoch).any():
+        drawn.append(figures.plateau_figure(sweep))
+        guide = (
+            "Until then a trial only knows how often each word occurs. Early is good; what never left has not learned."
+        )
+        captions.append(("Leaving the unigram plateau", guide))
+    which = "the trials that ran to their end" if sweep.trials["full_fidelity"].any() else "the trials"
+    if any(one.lines.trials == figures.MOST_LINES for one in lines):
+        which = f"the {figures.MOST_LINES} best of {which}"
+    guide = f"What went on inside {which}, one line per trial, the best one orange."
+    return Section(
+        "signals", "Learning signals", guide, drawn, captions, body=f'<p class="after note">{escape(said)}</p>'
+    )
+
+
 def _failures(sweep: Sweep) -> Section:
     rows = failures(sweep)
     if not rows:
         return Section("failures", "Failures", "No failures.")
     head = [("trial", ""), ("state", ""), ("reason", "text"), ("epochs", "number")]
-    head += [(label(path), _kind(row.parameters[path] for row in rows)) for path in sweep.searched]
+    settings = {path: [row.parameters.get(path, math.nan) for row in rows] for path in sweep.searched}
+    head += [(label(path), _kind(values)) for path, values in settings.items()]
     cells = [
-        [row.trial_id, STATES[row.state], row.reason, str(row.epochs), *map(shown, row.parameters.values())]
-        for row in rows
+        [
+            row.trial_id,
+            STATES[row.state],
+            row.reason,
+            str(row.epochs),
+            *(shown(settings[path][at]) for path in settings),
+        ]
+        for at, row in enumerate(rows)
     ]
     guide = f"{counted(len(rows), 'trial')} gave no result. Epochs are those finished before the end."
     return Section("failures", "Failures", guide, body=table(head, cells))

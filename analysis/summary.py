@@ -13,15 +13,15 @@ from tune_newllm.records import SweepStarted
 from .best import best
 from .failures import failures
 from .load import Sweep
+from .plateau import SIGNALS, plateau_summary
 from .rungs import survival
 from .tables import absent, configured
-from .words import STATES, counted, digits, duration, export_command, label, shown
+from .words import STATES, counted, digits, duration, export_command, label, resume_command, shown
 
-STATUS = {
-    "open": "The sweep has no recorded end: it is still running, or it was killed.",
-    "interrupted": "The sweep was interrupted and can be resumed.",
-    "budget": "The sweep reached its budget and can be resumed.",
-}
+BEST_COLUMNS = (
+    *("trial_id", "number", "config_id", "state", "value", "behind", "mean", "deviation", "replicates", "ppl"),
+    *("best_epoch", "epochs", "lr", "model_size", "plateau_step", "seconds"),
+)
 
 
 def summary(sweep: Sweep, test_loss: float | None = None, k: int = 10) -> dict[str, Any]:
@@ -46,7 +46,10 @@ def summary(sweep: Sweep, test_loss: float | None = None, k: int = 10) -> dict[s
         "epochs": {"trained": len(sweep.epochs), "asked_per_trial": asked},
         "seconds": {"wall": wall_seconds(sweep), "training": float(sweep.trials["seconds"].sum())},
         "full_fidelity": ranking.full_fidelity,
+        "seeds": sweep.seeds,
         "margin": ranking.margin,
+        "noise": ranking.noise,
+        "plateau": plateau_summary(sweep),
         "test_loss": test_loss,
         "test_ppl": None if test_loss is None else _perplexity(test_loss),
         "best": [_row(sweep, row) for row in rows],
@@ -61,10 +64,10 @@ def summary(sweep: Sweep, test_loss: float | None = None, k: int = 10) -> dict[s
 def answers(sweep: Sweep, test_loss: float | None = None) -> list[str]:
     """The sweep's findings in plain sentences, the most important first; the same in report and terminal."""
     if sweep.trials.empty:
-        return ["No trial has been created yet.", *([STATUS[sweep.status]] if sweep.status in STATUS else [])]
+        return ["No trial has been created yet.", *_on_status(sweep)]
     content = summary(sweep, test_loss, k=2)
-    status = [STATUS[content["status"]]] if content["status"] in STATUS else []
-    return [*_on_best(content), *_on_margin(content), *_on_test(content), *_on_trials(content), *status]
+    found = [*_on_best(content), *_on_plateau(content), *_on_margin(content), *_on_test(content)]
+    return [*found, *_on_trials(content), *_on_status(sweep)]
 
 
 def wall_seconds(sweep: Sweep) -> float:
@@ -93,21 +96,10 @@ def plain(value: Any) -> Any:
 
 
 def _row(sweep: Sweep, row: Mapping[Any, Any]) -> dict[str, Any]:
-    names = (
-        "trial_id",
-        "number",
-        "config_id",
-        "state",
-        "value",
-        "behind",
-        "ppl",
-        "best_epoch",
-        "epochs",
-        "lr",
-        "seconds",
-    )
     settings = {path: row[path] for path in sweep.searched if not absent(row[path])}
-    return {name: row[name] for name in names} | {
+    epochs = sweep.epochs[(sweep.epochs["trial_id"] == row["trial_id"]) & (sweep.epochs["epoch"] == row["best_epoch"])]
+    return {name: row[name] for name in BEST_COLUMNS} | {
+        "signals": epochs.iloc[0][list(SIGNALS)].to_dict(),
         "parameters": settings,
         "export": export_command(sweep.folder, row["trial_id"]),
     }
@@ -135,7 +127,7 @@ def _on_best(content: Mapping[str, Any]) -> list[str]:
     words = f"The best configuration is trial {row['trial_id']}" + (f" ({settings})" if settings else "")
     words += f": validation loss {digits(row['value'])}, perplexity {digits(row['ppl'])}"
     if content["full_fidelity"]:
-        return [f"{words}, reached in epoch {row['best_epoch']} of {row['epochs']}."]
+        return [f"{words}, reached in epoch {row['best_epoch']} of {row['epochs']}.", *_on_seeds(content)]
     ended = (
         f"is {STATES[row['state']]}" if row["state"] in ("running", "interrupted") else f"was {STATES[row['state']]}"
     )
@@ -145,16 +137,68 @@ def _on_best(content: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _on_seeds(content: Mapping[str, Any]) -> list[str]:
+    """What the seeds of the best configuration say; nothing where each was trained once, as asked."""
+    row, asked = content["best"][0], content["seeds"]
+    if asked == 1:
+        return []
+    if row["replicates"] < asked:
+        ended = f"{row['replicates']} of the {asked} seeds" if row["replicates"] > 1 else f"one of the {asked} seeds"
+        return [f"Only {ended} of that configuration ran to the end, and of no other did all: the ranking is shaky."]
+    return [
+        f"It is the best of {asked} seeds of that configuration; their mean loss, by which configurations are ranked, "
+        f"is {digits(row['mean'])}, the standard deviation {digits(row['deviation'], 2)}."
+    ]
+
+
 def _on_margin(content: Mapping[str, Any]) -> list[str]:
     if not content["full_fidelity"]:
         return []
     if content["margin"] is None:
-        return ["No other trial ran to its end, so there is nothing to compare it with."]
-    share, second = content["margin"] / content["best"][0]["value"], content["best"][1]
+        return ["No other configuration ran to its end, so there is nothing to compare it with."]
+    margin, noise = content["margin"], content["noise"]
+    words = f"The runner-up, trial {content['best'][1]['trial_id']}, is {digits(margin, 2)} nats per token behind "
+    words += f"({digits(100 * margin / content['best'][0]['mean'], 2)} %)"
+    if noise is None:
+        return [f"{words}; each was trained once, so how much of that is chance is not known."]
+    words += f" in the mean over {content['seeds']} seeds"
+    if margin > 2 * noise:
+        return [f"{words}: more than the noise of the seeds, ± {digits(2 * noise, 2)} (two standard errors)."]
     return [
-        f"The runner-up, trial {second['trial_id']}, is {digits(content['margin'], 2)} nats per token behind "
-        f"({digits(100 * share, 2)} %); each was trained once, so how much of that is chance is not known."
+        f"{words}: within the noise of the seeds, ± {digits(2 * noise, 2)} (two standard errors), so it is not known "
+        "which of the two is better."
     ]
+
+
+def _on_plateau(content: Mapping[str, Any]) -> list[str]:
+    """A warning where most of the trials that count learned next to nothing."""
+    found = content["plateau"]
+    if found is None or 2 * found["stuck"] <= found["judged"]:
+        return []
+    trials = "trials that ran to their end" if content["full_fidelity"] else "trials"
+    of = f"of the {found['judged']} {trials}"
+    who = f"Not one {of} left" if found["stuck"] == found["judged"] else f"{found['stuck']} {of} never left"
+    return [
+        f"{who} the unigram plateau: they learned how often each word occurs and little more, so their losses say "
+        "nothing about the settings. Train for more epochs, with a higher learning rate or other initial weights "
+        "(model.init: he)."
+    ]
+
+
+def _on_status(sweep: Sweep) -> list[str]:
+    if sweep.status == "open":
+        return ["The sweep has no recorded end: it is still running, or it was killed."]
+    if sweep.status == "interrupted":
+        return [f"The sweep was interrupted; go on with: {resume_command(sweep.folder, {})}"]
+    if sweep.status != "budget":
+        return []
+    # An earlier resume may have raised a limit already: what was used counts as well as what the file says.
+    hours = float(sweep.trials["seconds"].sum()) / 3600
+    used = {"wall": wall_seconds(sweep), "device_hours": hours, "epochs": len(sweep.epochs)}
+    limits = {key: configured(sweep.spec, f"budget.{key}") for key in used}
+    larger = {f"budget.{key}": math.ceil(2 * max(limit, used[key])) for key, limit in limits.items() if limit}
+    command = resume_command(sweep.folder, larger)
+    return [f"The sweep reached its budget; go on with a larger one, for example: {command}"]
 
 
 def _on_test(content: Mapping[str, Any]) -> list[str]:

@@ -11,12 +11,9 @@ from tune_newllm.records import EpochRecord, TrialCreated, TrialEnded
 
 EPOCH_COLUMNS = [name for name in EpochRecord.model_fields if name not in ("schema_version", "event")]
 TRIAL_COLUMNS = [
-    *("trial_id", "number", "config_id", "seed", "origin", "state", "reason", "epochs", "value", "ppl", "best_epoch"),
-    *("full_fidelity", "lr", "seconds", "started"),
+    *("trial_id", "number", "replicate", "config_id", "seed", "origin", "state", "reason", "epochs", "value", "ppl"),
+    *("best_epoch", "full_fidelity", "lr", "model_size", "plateau_step", "clipped_share", "seconds", "started"),
 ]
-
-LR_RULES: Mapping[str | None, float] = {None: 0.0, "none": 0.0, "sqrt": 0.5, "linear": 1.0}
-"""Exponent of (batch size / 32) by which each rule scales `training.lr`."""
 
 
 def configured(spec: Mapping[str, Any], path: str) -> Any:
@@ -30,8 +27,11 @@ def configured(spec: Mapping[str, Any], path: str) -> Any:
 
 
 def setting(spec: Mapping[str, Any], trials: pd.DataFrame, path: str) -> pd.Series:
-    """A configuration key for every trial: its searched value, or the one that all trials share."""
-    return trials[path] if path in trials else pd.Series([configured(spec, path)] * len(trials), trials.index)
+    """A configuration key for every trial: its searched value, or, where it has none, that of the resolved spec."""
+    base = configured(spec, path)
+    if path not in trials:
+        return pd.Series([base] * len(trials), trials.index)
+    return trials[path] if base is None else trials[path].map(lambda value: base if absent(value) else value)
 
 
 def absent(value: Any) -> bool:
@@ -61,18 +61,21 @@ def trial_table(
     epochs: pd.DataFrame,
 ) -> pd.DataFrame:
     """One row per trial in order of suggestion; `state` is empty where the trial has no end."""
-    created = sorted(created, key=lambda trial: trial.number)
+    created = sorted(created, key=lambda trial: (trial.number, trial.replicate))
     ends = [ended.get(trial.trial_id) for trial in created]
     table = pd.DataFrame(
         {
             "trial_id": pd.Series([trial.trial_id for trial in created], dtype="str"),
             "number": pd.Series([trial.number for trial in created], dtype="int64"),
+            "replicate": pd.Series([trial.replicate for trial in created], dtype="int64"),
             "config_id": pd.Series([trial.config_id for trial in created], dtype="str"),
             "seed": pd.Series([trial.seed for trial in created], dtype="int64"),
             "origin": pd.Series([trial.origin for trial in created], dtype="str"),
             "state": pd.Series([end.state if end else "" for end in ends], dtype="str"),
             "reason": pd.Series([end.reason if end else "" for end in ends], dtype="str"),
             "epochs": pd.Series([end.epoch if end else 0 for end in ends], dtype="int64"),
+            "lr": pd.Series([trial.lr for trial in created], dtype="float64"),
+            "model_size": pd.Series([trial.model_size for trial in created], dtype="Int64"),
         }
     )
     for name in searched:
@@ -80,8 +83,6 @@ def trial_table(
     table["started"] = pd.to_datetime(table["trial_id"].map(started).astype("float64"), unit="s", utc=True)
     _add_results(table, epochs)
     table["full_fidelity"] = _full_fidelity(spec, table)
-    recorded = table["trial_id"].map(epochs.groupby("trial_id")["lr"].max()).astype("float64")
-    table["lr"] = _effective_lr(spec, table).fillna(recorded)
     return table[TRIAL_COLUMNS + list(searched)]
 
 
@@ -105,23 +106,13 @@ def _add_results(table: pd.DataFrame, epochs: pd.DataFrame) -> None:
     table["value"] = trial.map(lowest["val_loss"]).astype("float64")
     table["ppl"] = trial.map(lowest["val_ppl"]).astype("float64")
     table["best_epoch"] = trial.map(lowest["epoch"]).astype("Int64")
+    table["plateau_step"] = trial.map(recorded["plateau_step"].last()).astype("Int64")
+    table["clipped_share"] = trial.map(recorded["clipped_share"].last()).astype("float64")
+    # Records of older sweeps do not say the peak, and the rate of an epoch never lies above it.
+    table["lr"] = table["lr"].fillna(trial.map(recorded["lr"].max()).astype("float64"))
 
 
 def _full_fidelity(spec: Mapping[str, Any], table: pd.DataFrame) -> pd.Series:
     """Completed over all epochs that were asked for, or by patience."""
     asked = pd.to_numeric(setting(spec, table, "training.epochs"), errors="coerce").fillna(0)
     return (table["state"] == "completed") & ((table["reason"] == "patience") | (table["epochs"] >= asked))
-
-
-def _effective_lr(spec: Mapping[str, Any], table: pd.DataFrame) -> pd.Series:
-    """Peak learning rate after the scaling rule, for which `training.lr` is the rate at batch size 32.
-
-    Computed rather than read, because a trial that diverged in its first epoch has no epoch to read it from; NaN for
-    a rule that is not in `LR_RULES`.
-    """
-    lr, batch = (
-        pd.to_numeric(setting(spec, table, f"training.{name}"), errors="coerce").astype("float64")
-        for name in ("lr", "batch_size")
-    )
-    exponent = setting(spec, table, "training.lr_rule").map(lambda rule: LR_RULES.get(rule, math.nan)).astype("float64")
-    return lr.where(exponent == 0, lr * (batch / 32).pow(exponent))

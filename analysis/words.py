@@ -5,21 +5,42 @@ import math
 import numbers
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 LABELS = {
     "training.lr": "learning rate",
     "training.batch_size": "batch size",
+    "training.beta1": "beta 1",
+    "training.beta2": "beta 2",
+    "training.decay": "decayed parameters",
+    "training.clip": "clipping",
+    "training.clip.by": "clip unit",
+    "training.clip.final": "last clip norm",
     "training.clip.norm": "clip norm",
+    "training.clip.percentile": "clip percentile",
     "training.clip.schedule": "clip schedule",
+    "training.clip.table": "clip table",
+    "training.clip.until": "clip norm rises until",
+    "training.early_stopping.min_delta": "least progress",
+    "training.lr_schedule.by": "lr unit",
+    "training.lr_schedule.every": "lr drops every",
+    "training.lr_schedule.factor": "lr drop factor",
+    "training.lr_schedule.final": "last lr share",
+    "training.lr_schedule.length": "lr decay length",
     "training.lr_schedule.name": "lr schedule",
-    "training.seed": "seed",
+    "training.lr_schedule.restarts": "lr restarts",
+    "training.lr_schedule.warmup": "lr warm-up",
     "model.ctx_dim": "context size",
+    "model.ffn": "hidden layers",
+    "model.init": "initial weights",
     "model.num_layers": "layers",
     "model.embed_dim": "embedding size",
     "model.hidden_dim": "hidden size",
+    "model.tied": "tied embedding",
 }
+"""Parameters whose name in the sweep file does not say enough by itself."""
 
 STATES = {
     "completed": "completed",
@@ -27,15 +48,15 @@ STATES = {
     "running": "running",
     "interrupted": "interrupted",
     "diverged": "diverged",
-    "infeasible": "out of memory",
+    "infeasible": "infeasible",
     "crashed": "crashed",
     "failed": "failed",
 }
 """Every state a trial can have and the word for it, from the one hoped for to the one feared."""
 
 
-ABSENT = "\N{EN DASH}"
-"""Stands for a parameter that a trial does not have."""
+ABSENT = "unused"
+"""Stands for a parameter that a trial does not have; `none` may be one of its values."""
 
 
 def label(path: str) -> str:
@@ -66,7 +87,11 @@ def fixed(value: float, significant: int = 4) -> str:
 
 
 def shown(value: Any) -> str:
-    """A parameter's value as a person would write it; `ABSENT` for NaN."""
+    """A parameter's value as a person would write it; `ABSENT` for NaN. Tables hold mappings as JSON text."""
+    if isinstance(value, str) and value.startswith("{"):
+        value = _parsed(value)
+    if isinstance(value, Mapping):
+        return ", ".join(shown(v) if key in ("schedule", "name") else f"{key} {shown(v)}" for key, v in value.items())
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -75,6 +100,13 @@ def shown(value: Any) -> str:
         number = float(value)
         return ABSENT if math.isnan(number) else digits(int(number) if number.is_integer() else number)
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def counted(number: int, noun: str) -> str:
@@ -90,6 +122,12 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def resume_command(folder: Path, settings: Mapping[str, float]) -> str:
+    """The command line that goes on with a sweep, with some of its settings changed."""
+    changes = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    return shlex.join(["python", "-m", "tune_newllm", "resume", str(folder), *changes])
 
 
 def export_command(folder: Path, trial_id: str) -> str:

@@ -7,14 +7,26 @@ from plotly.graph_objects import Figure
 from .curves import LearningCurves, learning_curves, learning_curves_data
 from .lr_batch import LrBatch, lr_batch, lr_batch_data
 from .parallel import ParallelCoordinates, parallel_coordinates, parallel_coordinates_data
+from .signals import (
+    MOST_LINES,
+    PlateauPoints,
+    SignalLines,
+    plateau_data,
+    plateau_figure,
+    signal_figure,
+    signals_data,
+)
 from .slices import Slice, slice_data, slice_figure
 from .survival import rung_survival, rung_survival_data
 
 __all__ = [
+    "MOST_LINES",
     "Figure",
     "LearningCurves",
     "LrBatch",
     "ParallelCoordinates",
+    "PlateauPoints",
+    "SignalLines",
     "Slice",
     "learning_curves",
     "learning_curves_data",
@@ -22,8 +34,12 @@ __all__ = [
     "lr_batch_data",
     "parallel_coordinates",
     "parallel_coordinates_data",
+    "plateau_data",
+    "plateau_figure",
     "rung_survival",
     "rung_survival_data",
+    "signal_figure",
+    "signals_data",
     "slice_data",
     "slice_figure",
 ]

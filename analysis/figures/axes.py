@@ -18,7 +18,8 @@ class Axis(NamedTuple):
     """One parameter of all trials.
 
     Positions are log10 of the value (`log`), the value (`linear`) or the index of the value among the sorted values
-    (`category`). A trial without the parameter lies at `missing`, below all others, under the tick `ABSENT`.
+    (`category`). A trial without the parameter lies at `missing`, below all others, under the tick `ABSENT`; where all
+    trials have it, `missing` is None.
     """
 
     path: str
@@ -56,7 +57,7 @@ def axis(values: pd.Series, path: str, rule: Mapping[str, Any] | None = None) ->
         logs = [math.log10(value) for value in (*ticks, low, high)]
         return _finish(path, "log", np.log10(numbers), logs[:-2], [*map(shown, ticks)], (logs[-2], logs[-1]))
     ticks = linear_ticks(low, high)
-    if pd.api.types.is_integer_dtype(values):
+    if all(value % 1 == 0 for value in distinct):
         ticks = [tick for tick in ticks if tick.is_integer()]
     return _finish(path, "linear", numbers, ticks, [*map(shown, ticks)], (low, high))
 
@@ -73,13 +74,22 @@ def _bounds(rule: Mapping[str, Any], low: float, high: float) -> tuple[float, fl
 def _finish(
     path: str, kind: Any, positions: np.ndarray, ticks: list[float], text: list[str], ends: tuple[float, float]
 ) -> Axis:
-    low, high = ends if ends[0] < ends[1] else (ends[0] - 1, ends[1] + 1)
     missing = None
+    low, high = ends if ends[0] < ends[1] else (ends[0] - 1, ends[1] + 1)
     if np.isnan(positions).any():
-        missing = low - 0.12 * (high - low)
+        missing = -1.0 if kind == "category" else low - 0.12 * (high - low)
         positions = np.where(np.isnan(positions), missing, positions)
         ticks, text, low = [missing, *ticks], [ABSENT, *text], missing
     return Axis(path, label(path), kind, positions, ticks, text, low, high, missing)
+
+
+def shortened(texts: list[str], longest: int) -> list[str]:
+    """Texts of at most `longest` characters that still differ."""
+    short: list[str] = []
+    for number, text in enumerate(texts):
+        cut = text if len(text) <= longest else f"{text[: longest - 1]}…"
+        short.append(f"{cut[: longest - 3]}…{number}" if cut in short else cut)
+    return short
 
 
 def log_ticks(low: float, high: float) -> list[float]:

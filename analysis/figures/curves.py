@@ -21,7 +21,7 @@ class Curves(NamedTuple):
 
     trial_ids: np.ndarray
     epochs: np.ndarray
-    loss: np.ndarray
+    values: np.ndarray
 
     @property
     def trials(self) -> int:
@@ -30,7 +30,7 @@ class Curves(NamedTuple):
     def ends(self) -> "Curves":
         """The last point of each curve."""
         last = np.isnan(np.append(self.epochs[1:], np.nan)) & ~np.isnan(self.epochs)
-        return Curves(self.trial_ids[last], self.epochs[last], self.loss[last])
+        return Curves(self.trial_ids[last], self.epochs[last], self.values[last])
 
 
 class LearningCurves(NamedTuple):
@@ -48,14 +48,17 @@ class LearningCurves(NamedTuple):
 
 def learning_curves_data(sweep: Sweep) -> LearningCurves:
     """Curves of `val_loss` in nats per token."""
-    known = sweep.trials[["trial_id", "number", "state"]]
-    rows = sweep.epochs[["trial_id", "epoch", "val_loss"]].merge(known, on="trial_id").sort_values(["number", "epoch"])
-    groups = {state: _end_to_end(rows[rows["state"] == state]) for state in STATES if (rows["state"] == state).any()}
-    first = leader(sweep.trials)
+    rows = sweep.epochs[["trial_id", "epoch", "val_loss"]].merge(sweep.trials[["trial_id", "state"]], on="trial_id")
+    groups = {
+        state: end_to_end(rows[rows["state"] == state], "val_loss")
+        for state in STATES
+        if (rows["state"] == state).any()
+    }
+    first = leader(sweep)
     finite = rows.loc[np.isfinite(rows["val_loss"]), "val_loss"].to_numpy()
     return LearningCurves(
         groups,
-        None if first is None else _end_to_end(rows[rows["number"] == first]),
+        None if first is None else end_to_end(rows[rows["trial_id"] == first], "val_loss"),
         rung_epochs(sweep.spec),
         float(finite.min()) if finite.size else np.nan,
         upper_frame(finite),
@@ -66,7 +69,7 @@ def learning_curves(sweep: Sweep) -> go.Figure:
     """One line per trial, coloured by how it ended, the best trial on top; dotted lines at the rungs."""
     data = learning_curves_data(sweep)
     figure = base(440)
-    points = sum(len(curves.loss) for curves in data.groups.values())
+    points = sum(len(curves.values) for curves in data.groups.values())
     kind = go.Scattergl if points > MOST_VECTOR_POINTS else go.Scatter
     for state, curves in data.groups.items():
         name, colour = f"{STATES[state]} ({curves.trials:,})", STATE_COLOURS[state]
@@ -91,14 +94,12 @@ def learning_curves(sweep: Sweep) -> go.Figure:
     return figure
 
 
-def _end_to_end(rows: pd.DataFrame) -> Curves:
-    """Rows sorted by trial and epoch, with a gap before each further trial."""
+def end_to_end(rows: pd.DataFrame, column: str) -> Curves:
+    """A column over the epochs; rows sorted by trial and epoch, with a gap before each further trial."""
     ids = rows["trial_id"].to_numpy(dtype="object")
     starts = np.flatnonzero(ids[1:] != ids[:-1]) + 1
-    epochs, loss = (rows[name].to_numpy(dtype="float32") for name in ("epoch", "val_loss"))
-    return Curves(
-        np.insert(ids, starts, np.array(None)), np.insert(epochs, starts, np.nan), np.insert(loss, starts, np.nan)
-    )
+    epochs, values = (np.insert(rows[name].to_numpy(dtype="float32"), starts, np.nan) for name in ("epoch", column))
+    return Curves(np.insert(ids, starts, np.array(None)), epochs, values)
 
 
 def _lines(kind: Any, curves: Curves, name: str, colour: str, width: float) -> Any:
@@ -107,4 +108,4 @@ def _lines(kind: Any, curves: Curves, name: str, colour: str, width: float) -> A
 
 def _points(curves: Curves) -> dict[str, Any]:
     template = "trial %{customdata}<br>epoch %{x}: val loss %{y:.4~g}<extra></extra>"
-    return {"x": curves.epochs, "y": curves.loss, "customdata": curves.trial_ids, "hovertemplate": template}
+    return {"x": curves.epochs, "y": curves.values, "customdata": curves.trial_ids, "hovertemplate": template}

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
+from ..best import best
 from ..load import Sweep
 from ..words import shown
 from .axes import log_ticks
@@ -12,9 +13,9 @@ from .style import ACCENT, LOSS_SCALE, MUTED, base, colour_bar, hover_lines, lea
 
 
 class LrBatch(NamedTuple):
-    """One point per trial; all arrays follow `numbers`."""
+    """One point per trial; all arrays follow `trial_ids`."""
 
-    numbers: np.ndarray
+    trial_ids: np.ndarray
     batch: np.ndarray
     """Sequences per optimizer step."""
     lr: np.ndarray
@@ -23,9 +24,9 @@ class LrBatch(NamedTuple):
     """Lowest val_loss; NaN before the first epoch."""
     outcome: np.ndarray
     """See `style.outcome`."""
-    best_per_batch: dict[float, int]
-    """Number of the best trial at full fidelity for each batch size that has one."""
-    best: int | None
+    best_per_batch: dict[float, str]
+    """The best trial at full fidelity for each batch size that has one."""
+    best: str | None
 
 
 def lr_batch_data(sweep: Sweep) -> LrBatch | None:
@@ -34,16 +35,17 @@ def lr_batch_data(sweep: Sweep) -> LrBatch | None:
     trials = trials[trials["batch"].notna() & (trials["lr"] > 0)]
     if trials["batch"].nunique() < 2 or trials["lr"].nunique() < 2:
         return None
-    full = trials[trials["full_fidelity"] & trials["value"].notna()]
-    firsts = full.sort_values(["value", "number"]).groupby("batch")["number"].first()
+    ranked = best(sweep, len(sweep.trials)).trials
+    full = trials.loc[[row for row in ranked.index if row in trials.index and trials["full_fidelity"][row]]]
+    firsts = full.drop_duplicates("batch").set_index("batch")["trial_id"].sort_index()
     return LrBatch(
-        trials["number"].to_numpy(),
+        trials["trial_id"].to_numpy(),
         trials["batch"].to_numpy(dtype="float64"),
         trials["lr"].to_numpy(),
         trials["value"].to_numpy(),
         outcome(trials),
         dict(zip(firsts.index.astype("float64").tolist(), firsts.tolist(), strict=True)),
-        leader(trials),
+        leader(sweep),
     )
 
 
@@ -53,7 +55,7 @@ def lr_batch(sweep: Sweep) -> go.Figure:
     figure = base(460)
     if data is None:
         return figure
-    hover = hover_lines(sweep).set_axis(sweep.trials["number"]).reindex(data.numbers).to_numpy()
+    hover = hover_lines(sweep, data.trial_ids)
     for name, title, marker in _kinds(data):
         chosen = data.outcome == name
         if chosen.any():
@@ -68,9 +70,9 @@ def lr_batch(sweep: Sweep) -> go.Figure:
                     marker=marker | ({"color": data.loss[chosen]} if name == "full" else {}),
                 )
             )
-    winners = np.isin(data.numbers, list(data.best_per_batch.values()))
+    winners = np.isin(data.trial_ids, list(data.best_per_batch.values()))
     _ring(figure, data, winners, "best of its batch size", MUTED, 1.5)
-    _ring(figure, data, data.numbers == data.best, "best of all", ACCENT, 3)
+    _ring(figure, data, data.trial_ids == data.best, "best of all", ACCENT, 3)
     _log_axes(figure, data)
     return figure
 

@@ -7,8 +7,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..load import Sweep
-from ..words import ABSENT, digits
-from .axes import Axis, axis, linear_ticks, parameter_axis
+from ..words import digits
+from .axes import Axis, axis, linear_ticks, parameter_axis, shortened
 from .style import ACCENT, LOSS_SCALE, base, colour_bar, leader, upper_frame, varied
 
 BEST_SHARE = 0.04
@@ -25,10 +25,10 @@ LONGEST_TICK = 12
 
 
 class ParallelCoordinates(NamedTuple):
-    """One line per trial. All arrays follow `numbers`."""
+    """One line per trial. All arrays follow `trial_ids`."""
 
-    numbers: np.ndarray
-    """Trial numbers in order of suggestion."""
+    trial_ids: np.ndarray
+    """In order of suggestion."""
     axes: list[Axis]
     """From left to right: the searched parameters that vary, epochs if they do, val loss."""
     loss: np.ndarray
@@ -36,8 +36,8 @@ class ParallelCoordinates(NamedTuple):
     low: float
     high: float
     """Losses between which colours change."""
-    best: int | None
-    """Number of the best trial."""
+    best: str | None
+    """The best trial."""
 
 
 def parallel_coordinates_data(sweep: Sweep) -> ParallelCoordinates:
@@ -50,7 +50,7 @@ def parallel_coordinates_data(sweep: Sweep) -> ParallelCoordinates:
     low, high = float(np.nanmin(loss, initial=np.inf)), upper_frame(loss)
     if high > low:
         axes.append(_loss_axis(loss, low, high))
-    return ParallelCoordinates(trials["number"].to_numpy(), axes, loss, low, high, leader(trials))
+    return ParallelCoordinates(trials["trial_id"].to_numpy(), axes, loss, low, high, leader(sweep))
 
 
 def _loss_axis(loss: np.ndarray, low: float, high: float) -> Axis:
@@ -63,7 +63,7 @@ def _loss_axis(loss: np.ndarray, low: float, high: float) -> Axis:
         ticks, text = [*ticks, top], [*text, f"> {digits(high)}"]
     missing = above if np.isnan(loss).any() else None
     if missing:
-        ticks, text = [*ticks, above], [*text, ABSENT]
+        ticks, text = [*ticks, above], [*text, "no loss"]
     return Axis("val_loss", "val loss", "linear", positions, ticks, text, low, float(positions.max()), missing)
 
 
@@ -77,8 +77,8 @@ def parallel_coordinates(sweep: Sweep) -> go.Figure:
     figure = base(HEIGHT, margin={"l": 60, "r": 24, "t": TOP, "b": BOTTOM})
     if data.best is None or not data.high > data.low:
         return figure
-    shift = np.concatenate([np.zeros(len(data.numbers)), [-1.0, 1.0, -0.5, 0.5]]) / (HEIGHT - TOP - BOTTOM)
-    rows = np.append(np.arange(len(data.numbers)), [int(np.flatnonzero(data.numbers == data.best)[0])] * 4)
+    shift = np.concatenate([np.zeros(len(data.trial_ids)), [-1.0, 1.0, -0.5, 0.5]]) / (HEIGHT - TOP - BOTTOM)
+    rows = np.append(np.arange(len(data.trial_ids)), [int(np.flatnonzero(data.trial_ids == data.best)[0])] * 4)
     figure.add_trace(
         go.Parcoords(
             dimensions=[_dimension(line, rows, shift) for line in data.axes],
@@ -94,7 +94,7 @@ def parallel_coordinates(sweep: Sweep) -> go.Figure:
 def _colours(data: ParallelCoordinates, rows: np.ndarray) -> dict[str, Any]:
     """Colours by the negative loss: parcoords draws higher numbers above lower ones, and the best belong on top."""
     best = -data.low + BEST_SHARE / (1 - BEST_SHARE) * (data.high - data.low)
-    colour = np.where(data.numbers == data.best, best, -np.nan_to_num(data.loss, nan=data.high))
+    colour = np.where(data.trial_ids == data.best, best, -np.nan_to_num(data.loss, nan=data.high))
     shades = zip(np.linspace(0, 1 - BEST_SHARE, len(LOSS_SCALE)).tolist(), reversed(LOSS_SCALE), strict=True)
     # The palette has 256 entries: half of the best one's share stays dark, lest the runner-up turns orange as well.
     gap = 1 - BEST_SHARE / 2
@@ -123,9 +123,7 @@ def _dimension(line: Axis, rows: np.ndarray, shift: np.ndarray) -> dict[str, Any
 def _ticks(line: Axis) -> tuple[list[float], list[str]]:
     """Ticks with a text at both ends and at those of the axis that do not touch them, and blank ones between."""
     if line.kind == "category":
-        return line.ticks, [
-            text if len(text) <= LONGEST_TICK else f"{text[: LONGEST_TICK - 1]}…" for text in line.tick_text
-        ]
+        return line.ticks, shortened(line.tick_text, LONGEST_TICK)
     reach = 0.06 * (line.high - line.low)
     named = dict(zip(line.ticks, line.tick_text, strict=True))
     inner = {tick: text for tick, text in named.items() if line.low + reach < tick < line.high - reach}

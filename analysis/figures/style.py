@@ -35,9 +35,9 @@ MUTED = "#80868e"
 """Ink that can be read on white and on black, for figures shown outside the report, which sets its own."""
 
 
-def leader(trials: pd.DataFrame) -> int | None:
-    """Number of the best trial, if any has a value."""
-    first: list[int] = best(trials, 1).trials["number"].tolist()
+def leader(sweep: Sweep) -> str | None:
+    """The best trial, that of the best configuration with the lowest value, if any has a value."""
+    first: list[str] = best(sweep, 1).trials["trial_id"].tolist()
     return first[0] if first else None
 
 
@@ -105,8 +105,8 @@ def upper_frame(values: Iterable[float]) -> float:
     return float(finite[finite <= lowest + 5 * (median - lowest)].max(initial=lowest))
 
 
-def hover_lines(sweep: Sweep) -> pd.Series:
-    """One text per trial with its whole configuration, safe to give to plotly as markup."""
+def hover_lines(sweep: Sweep, trial_ids: np.ndarray) -> np.ndarray:
+    """One text for each of the trials with its whole configuration, safe to give to plotly as markup."""
 
     def text(trial: Any) -> str:
         lines = [f"<b>trial {html.escape(str(trial['trial_id']))}</b>"]
@@ -115,5 +115,5 @@ def hover_lines(sweep: Sweep) -> pd.Series:
         lines.append(f"{value}, {STATES[trial['state']]} after epoch {trial['epochs']}")
         return "<br>".join(lines)
 
-    rows = sweep.trials.to_dict("records")
-    return pd.Series([text(row) for row in rows], sweep.trials.index, dtype="object")
+    rows = sweep.trials.set_index("trial_id", drop=False).loc[trial_ids].to_dict("records")
+    return np.array([text(row) for row in rows], dtype="object")

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ SPEC: dict[str, Any] = {
     "name": "lr_batch",
     "description": "learning rate and batch size on the built-in corpus",
     "corpus": {"name": "python-docs", "vocab_size": 1000, "window": 32, "windowing": "complete"},
-    "model": {"family": "context_vector", "embed_dim": 64, "num_layers": 2},
+    "model": {"family": "context_vector", "embed_dim": 64, "ctx_dim": 64, "num_layers": 2},
     "training": {"lr": 0.001, "batch_size": 32, "epochs": 8, "lr_rule": "none", "optimizer": "adam"},
     "method": "bayes",
     "metric": {"name": "val_loss", "goal": "minimize"},
@@ -46,6 +46,10 @@ class Trial:
     losses: Sequence[float]
     state: Any = "completed"
     reason: str = "epochs"
+    created: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `TrialCreated` that differ from what `write_sweep` writes."""
+    signals: Sequence[Mapping[str, Any]] = ()
+    """Further fields of each epoch."""
 
 
 @dataclass
@@ -69,12 +73,13 @@ class Driver:
         self.write(records.EpochRecord, **fields | changes)
 
     def trial(self, number: int, trial: Trial) -> None:
-        name = f"t{number:04d}"
-        identity = {"trial_id": name, "config_id": f"c{number}", "number": number, "seed": number}
-        self.write(records.TrialCreated, origin="sampler", parameters=trial.parameters, **identity)
+        name = f"t{number:04d}" + (f"-{trial.created['replicate']}" if "replicate" in trial.created else "")
+        identity = {"trial_id": name, "config_id": f"c{number}", "number": number, "seed": number, "origin": "sampler"}
+        identity |= {"parameters": trial.parameters, "lr": trial.parameters.get("training.lr")}
+        self.write(records.TrialCreated, **identity | trial.created)
         self.write(records.TrialStarted, trial_id=name)
         for epoch, loss in enumerate(trial.losses, 1):
-            self.epoch(name, epoch, loss)
+            self.epoch(name, epoch, loss, **(trial.signals[epoch - 1] if trial.signals else {}))
         if trial.state:
             end = {"state": trial.state, "epoch": len(trial.losses), "reason": trial.reason}
             self.write(records.TrialEnded, trial_id=name, **end)
@@ -83,10 +88,15 @@ class Driver:
 def write_sweep(
     folder: Path, trials: Sequence[Trial], spec: Mapping[str, Any] | None = None, end: str | None = "finished"
 ) -> Path:
-    """A sweep whose trials, named t0000, t0001, …, ran one after the other; `end` None leaves it without an end."""
+    """A sweep whose trials, named t0000, t0001, …, ran one after the other; `end` None leaves it without an end.
+
+    Each trial that says which replicate it is has the number of the replicate 0 before it.
+    """
     driver = Driver()
     driver.write(records.SweepStarted, command=["search", "search_spaces/lr_batch.yaml"])
-    for number, trial in enumerate(trials):
+    number = -1
+    for trial in trials:
+        number += not trial.created.get("replicate")
         driver.trial(number, trial)
     if end:
         driver.write(records.SweepEnded, reason=end)
@@ -124,3 +134,74 @@ def realistic_trials(count: int = 40, epochs: int = 8, seed: int = 0) -> list[Tr
         else:
             trials.append(Trial(lr_batch(lr, batch), curve))
     return trials
+
+
+def replicates(parameters: dict[str, Any], *ends: Sequence[float], states: Sequence[str] = ()) -> list[Trial]:
+    """One trial for each seed of a configuration."""
+    states = [*states, *["completed"] * (len(ends) - len(states))]
+    return [
+        Trial(parameters, losses, state, created={"replicate": index, "seed": index})
+        for index, (losses, state) in enumerate(zip(ends, states, strict=True))
+    ]
+
+
+CONDITIONAL = SPEC | {
+    "parameters": {
+        "training.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 3e-2},
+        "training.clip.schedule": {"distribution": "categorical", "values": ["constant", "linear", "none"]},
+        "training.clip.norm": {
+            **{"distribution": "log_uniform_values", "min": 0.1, "max": 10.0},
+            "when": {"training.clip.schedule": ["constant", "linear"]},
+        },
+        "training.clip.final": {"values": [2.0, 4.0], "when": {"training.clip.schedule": "linear"}},
+        "training.lr_schedule": {
+            "values": ["constant", {"name": "cosine", "warmup": 0.1}, {"name": "cosine", "warmup": 0.2, "final": 0.1}]
+        },
+    },
+    "early_terminate": None,
+}
+"""A sweep file with a number, a category and a mapping, some of which not every trial has."""
+
+
+def conditional_trials(count: int = 24, seed: int = 0) -> list[Trial]:
+    """Trials of `CONDITIONAL`, which hold only the parameters they have."""
+    rng = np.random.default_rng(seed)
+    rules = CONDITIONAL["parameters"]
+    trials = []
+    for number in range(count):
+        schedule = rules["training.clip.schedule"]["values"][number % 3]
+        given = {"training.lr": float(10 ** rng.uniform(-4, -1.6)), "training.clip.schedule": schedule}
+        if schedule != "none":
+            given["training.clip.norm"] = float(10 ** rng.uniform(-1, 1))
+        if schedule == "linear":
+            given["training.clip.final"] = [2.0, 4.0][number // 3 % 2]
+        given["training.lr_schedule"] = rules["training.lr_schedule"]["values"][number // 2 % 3]
+        end = 4.2 + 0.1 * math.log(given["training.lr"] / 3e-3) ** 2 + rng.normal(0, 0.02)
+        trials.append(Trial(given, [end + 1.5 * math.exp(-0.5 * epoch) for epoch in range(1, 9)]))
+    return trials
+
+
+def with_signals(trials: Sequence[Trial], seed: int = 0) -> list[Trial]:
+    """The same trials with learning signals as training gives them: 100 steps an epoch, contexts of 64 dimensions.
+
+    Low learning rates leave the unigram plateau late or not at all, high ones kill hidden units.
+    """
+    rng = np.random.default_rng(seed)
+    made = []
+    for trial in trials:
+        lr = trial.parameters["training.lr"]
+        left = int(40 * (3e-3 / lr) ** 0.9 * math.exp(rng.normal(0, 0.3))) + 5
+        rows = []
+        for epoch in range(1, len(trial.losses) + 1):
+            learned = max(0.0, 1 - left / (100 * epoch))
+            row = {
+                "noise_scale": 8 * math.exp(3.2 * learned + rng.normal(0, 0.25)),
+                "update_ratio": 0.6 * lr * (1 - 0.5 * learned) * math.exp(rng.normal(0, 0.05)),
+                "dead_relu": min(0.9, 0.02 + 9 * lr * learned),
+                "ctx_norm": 0.3 + 6 * learned + rng.normal(0, 0.1) ** 2,
+                "ctx_rank": 1.2 + 30 * learned,
+                "plateau_step": left if left <= 100 * epoch else None,
+            }
+            rows.append(row)
+        made.append(replace(trial, signals=rows))
+    return made

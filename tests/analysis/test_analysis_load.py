@@ -4,8 +4,9 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from sweep_folders import SPEC, START, Driver, Trial, lr_batch, write_files, write_sweep
+from sweep_folders import SPEC, START, Driver, Trial, lr_batch, replicates, write_files, write_sweep
 
 import analysis
 from tune_newllm import records
@@ -120,25 +121,27 @@ def test_conditional_and_mixed_parameters(tmp_path: Path) -> None:
     assert sweep.trials["a.late"].isna().all()
 
 
-@pytest.mark.parametrize(("rule", "factor"), [("none", 1.0), ("sqrt", 2.0), ("linear", 4.0)])
-def test_effective_learning_rate_is_the_one_that_training_uses(tmp_path: Path, rule: str, factor: float) -> None:
-    spec = SPEC | {"training": SPEC["training"] | {"lr_rule": rule}}
-    sweep = analysis.load(write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 128), [], "diverged")], spec))
-    assert sweep.trials["lr"].iloc[0] == pytest.approx(1e-3 * factor)
-    optim = pytest.importorskip("tune_newllm.training.optim")
-    config = pytest.importorskip("tune_newllm.training.config")
-    training = config.TrainingConfig(lr=1e-3, batch_size=128, lr_rule=rule)
-    assert sweep.trials["lr"].iloc[0] == pytest.approx(optim.effective_lr(training))
-
-
-def test_an_unknown_scaling_rule_falls_back_on_the_highest_recorded_rate(tmp_path: Path) -> None:
+def test_the_learning_rate_is_the_one_recorded_at_creation_or_else_the_highest_of_any_epoch(tmp_path: Path) -> None:
     driver = Driver()
     driver.write(records.SweepStarted, command=["search"])
-    driver.trial(0, Trial(lr_batch(1e-3, 128), [], None))
+    driver.trial(0, Trial(lr_batch(1e-3, 128), [], "diverged", created={"lr": 0.004, "model_size": 123}))
+    driver.trial(1, Trial(lr_batch(1e-3, 128), [], None, created={"lr": None}))
     for epoch, lr in enumerate([0.003, 0.007, 0.001], 1):
-        driver.epoch("t0000", epoch, 5.0, lr=lr)
-    spec = SPEC | {"training": SPEC["training"] | {"lr_rule": "of tomorrow"}}
-    assert analysis.load(write_files(tmp_path / "s", driver, spec)).trials["lr"].tolist() == [0.007]
+        driver.epoch("t0001", epoch, 5.0, lr=lr)
+    trials = analysis.load(write_files(tmp_path / "s", driver)).trials
+    assert trials["lr"].tolist() == [0.004, 0.007]
+    assert trials["model_size"].tolist() == [123, pd.NA]
+
+
+def test_replicates_follow_one_another(tmp_path: Path) -> None:
+    driver = Driver()
+    driver.write(records.SweepStarted, command=["search"])
+    for number, at in ((1, 0), (0, 1), (0, 0), (1, 1)):
+        driver.trial(number, replicates(lr_batch(1e-3, 8), [5.0], [4.0])[at])
+    sweep = analysis.load(write_files(tmp_path / "s", driver, SPEC | {"seeds": 2}))
+    rows = sweep.trials[["trial_id", "number", "replicate", "value"]].to_numpy().tolist()
+    assert rows[:3] == [["t0000-0", 0, 0, 5.0], ["t0000-1", 0, 1, 4.0], ["t0001-0", 1, 0, 5.0]]
+    assert sweep.seeds == 2
 
 
 def test_settings_that_all_trials_share_come_from_the_spec(tmp_path: Path) -> None:
@@ -146,6 +149,11 @@ def test_settings_that_all_trials_share_come_from_the_spec(tmp_path: Path) -> No
     assert sweep.setting("model.embed_dim").tolist() == [64, 64]
     assert sweep.setting("training.batch_size").tolist() == [8, 8]
     assert sweep.setting("model.unheard_of").tolist() == [None, None]
+
+
+def test_a_setting_that_a_trial_does_not_search_is_that_of_the_file(tmp_path: Path) -> None:
+    trials = [Trial({"training.lr": 1e-3}, [5.0]), Trial(lr_batch(1e-3, 8), [5.0])]
+    assert analysis.load(write_sweep(tmp_path / "s", trials)).setting("training.batch_size").tolist() == [32, 8]
 
 
 def test_folders_that_are_no_sweep(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """The ranking of trials."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sweep_folders import Trial, lr_batch, write_sweep
+from sweep_folders import SPEC, Trial, lr_batch, replicates, write_sweep
 
 import analysis
 
@@ -24,7 +26,7 @@ def test_full_fidelity_beats_lower_losses_of_trials_that_ended_early(tmp_path: P
     assert found.trials["behind"].tolist() == pytest.approx([0.0, 0.1])
     assert found.margin == pytest.approx(0.1)
     assert found.full_fidelity
-    assert analysis.best(sweep.trials, 1).margin == pytest.approx(0.1)
+    assert found.noise is None
 
 
 def test_without_full_fidelity_the_others_are_ranked_and_flagged(tmp_path: Path) -> None:
@@ -41,10 +43,41 @@ def test_without_full_fidelity_the_others_are_ranked_and_flagged(tmp_path: Path)
 
 def test_equal_values_keep_the_order_of_suggestion(tmp_path: Path) -> None:
     sweep = analysis.load(write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [4.0] * 8)] * 30))
-    assert analysis.best(sweep.trials.sample(frac=1, random_state=0), 3).trials["number"].tolist() == [0, 1, 2]
+    mixed = replace(sweep, trials=sweep.trials.sample(frac=1, random_state=0))
+    assert analysis.best(mixed, 3).trials["number"].tolist() == [0, 1, 2]
 
 
 def test_no_trial_with_a_value(tmp_path: Path) -> None:
     found = analysis.best(analysis.load(write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [], "failed")])), 3)
     assert found.trials.empty
     assert found.margin is None
+
+
+def seeded(folder: Path, *configurations: list[Trial]) -> analysis.Sweep:
+    trials = [trial for configuration in configurations for trial in configuration]
+    return analysis.load(write_sweep(folder, trials, SPEC | {"seeds": 3}))
+
+
+def test_the_mean_over_seeds_ranks_and_the_lowest_seed_is_named(tmp_path: Path) -> None:
+    lucky = replicates(lr_batch(1e-3, 8), [*FULL, 3.8], [*FULL, 4.4], [*FULL, 4.4])
+    steady = replicates(lr_batch(2e-3, 8), [*FULL, 4.1], [*FULL, 4.0], [*FULL, 4.2])
+    found = analysis.best(seeded(tmp_path / "s", lucky, steady), 5)
+    assert found.trials["trial_id"].tolist() == ["t0001-1", "t0000-0"]
+    assert found.trials["mean"].tolist() == pytest.approx([4.1, 4.2])
+    assert found.trials["value"].tolist() == pytest.approx([4.0, 3.8])
+    assert found.trials["deviation"].tolist() == pytest.approx([0.1, math.sqrt(0.12)])
+    assert found.margin == pytest.approx(0.1)
+    assert found.noise == pytest.approx(math.sqrt((0.01 + 0.12) / 2 * 2 / 3))
+    assert analysis.best(seeded(tmp_path / "t", lucky, steady), 1).noise == found.noise
+
+
+def test_a_configuration_counts_when_all_its_seeds_ran_to_their_end(tmp_path: Path) -> None:
+    whole = replicates(lr_batch(1e-3, 8), [*FULL, 4.4], [*FULL, 4.4], [*FULL, 4.4])
+    unstable = replicates(lr_batch(2e-3, 8), [*FULL, 4.0], [*FULL, 4.0], [9.0], states=["completed"] * 2 + ["diverged"])
+    begun = replicates(lr_batch(3e-3, 8), [*FULL, 3.9])
+    found = analysis.best(seeded(tmp_path / "s", unstable, whole, begun))
+    assert found.trials["number"].tolist() == [1]
+    assert found.margin is None
+    partial = analysis.best(seeded(tmp_path / "t", unstable, begun))
+    assert partial.full_fidelity
+    assert partial.trials[["trial_id", "replicates"]].to_numpy().tolist() == [["t0001-0", 1], ["t0000-0", 2]]

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sweep_folders import SPEC, Trial, lr_batch, write_sweep
+from sweep_folders import CONDITIONAL, SPEC, Trial, conditional_trials, lr_batch, replicates, write_sweep
 
 import analysis
 from analysis import Sweep, figures
 from analysis.figures.style import ACCENT, upper_frame
+from analysis.words import ABSENT
 
 FULL = [6.0, 5.5, 5.0, 4.9, 4.8, 4.7, 4.6]
 
@@ -30,11 +31,11 @@ def sweep(tmp_path: Path) -> Sweep:
 def test_parallel_coordinates(sweep: Sweep) -> None:
     data = figures.parallel_coordinates_data(sweep)
     assert [line.label for line in data.axes] == ["learning rate", "batch size", "epochs", "val loss"]
-    assert data.numbers.tolist() == [0, 1, 2, 3, 4, 5]
+    assert data.trial_ids.tolist() == [f"t000{number}" for number in range(6)]
     assert data.axes[0].positions.tolist() == pytest.approx(np.log10([1e-3, 2e-3, 1e-2, 5e-4, 3e-2, 2e-2]).tolist())
     assert data.axes[1].positions.tolist() == [0, 0, 1, 1, 0, 1]
     assert data.axes[2].positions.tolist() == [8, 8, 8, 4, 1, 0]
-    assert (data.best, data.low, data.high) == (1, 4.0, 4.2)
+    assert (data.best, data.low, data.high) == ("t0001", 4.0, 4.2)
     loss = data.axes[3]
     assert loss.positions[:3].tolist() == [4.2, 4.0, 4.1]
     assert loss.positions[3] == loss.positions[4] > data.high, "losses above the frame share the top"
@@ -71,8 +72,8 @@ def test_lr_batch(sweep: Sweep) -> None:
     assert data.batch.tolist() == [8, 8, 64, 64, 8, 64]
     assert data.lr.tolist() == [1e-3, 2e-3, 1e-2, 5e-4, 3e-2, 2e-2]
     assert data.outcome.tolist() == ["full", "full", "full", "partial", "failed", "failed"]
-    assert data.best_per_batch == {8.0: 1, 64.0: 2}
-    assert data.best == 1
+    assert data.best_per_batch == {8.0: "t0001", 64.0: "t0002"}
+    assert data.best == "t0001"
     names = {trace.name: np.array(trace.x).size for trace in figures.lr_batch(sweep).data}
     counts = [names[name] for name in ("full length", "stopped early or running", "diverged or failed")]
     assert counts == [3, 1, 2]
@@ -85,7 +86,7 @@ def test_the_best_of_a_batch_size_ran_to_its_end(tmp_path: Path) -> None:
     trials = [stopped, Trial(lr_batch(2e-3, 8), [*FULL, 4.0]), Trial(lr_batch(2e-3, 16), [3.0] * 4, "stopped", "asha")]
     data = figures.lr_batch_data(analysis.load(write_sweep(tmp_path / "s", trials)))
     assert data is not None
-    assert data.best_per_batch == {8.0: 1}
+    assert data.best_per_batch == {8.0: "t0001"}
 
 
 def test_lr_batch_needs_both_to_vary(tmp_path: Path) -> None:
@@ -102,10 +103,10 @@ def test_learning_curves(sweep: Sweep) -> None:
     completed = data.groups["completed"]
     assert completed.trials == 3
     assert completed.epochs.tolist() == pytest.approx([*range(1, 9), math.nan] * 2 + [*range(1, 9)], nan_ok=True)
-    assert completed.loss[:9].tolist() == pytest.approx([*FULL, 4.2, math.nan], nan_ok=True)
+    assert completed.values[:9].tolist() == pytest.approx([*FULL, 4.2, math.nan], nan_ok=True)
     assert completed.trial_ids[[0, 8, 9]].tolist() == ["t0000", None, "t0001"]
-    assert completed.ends().loss.tolist() == pytest.approx([4.2, 4.0, 4.1])
-    assert data.groups["stopped"].loss.tolist() == pytest.approx([6.0, 5.5, 5.2, 5.1])
+    assert completed.ends().values.tolist() == pytest.approx([4.2, 4.0, 4.1])
+    assert data.groups["stopped"].values.tolist() == pytest.approx([6.0, 5.5, 5.2, 5.1])
     assert data.best is not None
     assert set(data.best.trial_ids) == {"t0001"}
     assert data.rungs == [4]
@@ -116,7 +117,7 @@ def test_slices(sweep: Sweep) -> None:
     data = figures.slice_data(sweep, "training.lr")
     assert data.axis.kind == "log"
     assert data.loss[:5].tolist() == [4.2, 4.0, 4.1, 5.1, 900.0]
-    assert (data.low, data.high, data.best) == (4.0, 4.2, 1)
+    assert (data.low, data.high, data.best) == (4.0, 4.2, "t0001")
     drawn = figures.slice_figure(sweep, "training.lr")
     points = {float(x): float(y) for trace in drawn.data for x, y in zip(trace.x, trace.y, strict=True)}
     assert len(points) == 6
@@ -124,12 +125,40 @@ def test_slices(sweep: Sweep) -> None:
     assert all(data.high < points[x] < top for x in data.axis.positions[3:]), "they lie on the upper edge"
 
 
-def test_a_slice_leaves_out_trials_without_the_parameter(tmp_path: Path) -> None:
-    spec = SPEC | {"parameters": {"a.b": {"distribution": "uniform", "min": 0, "max": 1}}}
-    trials = [Trial({"a.b": 0.5}, [*FULL, 4.0]), Trial({}, [*FULL, 4.0]), Trial({"a.b": 0.25}, [*FULL, 4.0])]
-    data = figures.slice_data(analysis.load(write_sweep(tmp_path / "s", trials, spec)), "a.b")
-    assert data.numbers.tolist() == [0, 2]
-    assert data.axis.positions.tolist() == [0.5, 0.25]
+def test_trials_without_a_parameter_have_a_place_of_their_own_in_every_figure(tmp_path: Path) -> None:
+    sweep = analysis.load(write_sweep(tmp_path / "s", conditional_trials(), CONDITIONAL))
+    axes = {axis.label: axis for axis in figures.parallel_coordinates_data(sweep).axes}
+    for name, without in (("clip norm", 8), ("last clip norm", 16)):
+        axis = axes[name]
+        assert (axis.positions == axis.missing).sum() == without
+        assert axis.missing == axis.low < np.delete(axis.positions, axis.positions == axis.missing).min()
+        assert axis.tick_text[0] == ABSENT
+    assert axes["clip schedule"].tick_text == ["constant", "linear", "none"]
+    assert axes["lr schedule"].tick_text == ["constant", "cosine, warmup 0.1", "cosine, warmup 0.2, final 0.1"]
+    drawn = figures.parallel_coordinates(sweep).data[0]
+    assert all(len(set(dimension.ticktext)) == len(dimension.ticktext) for dimension in drawn.dimensions)
+    slice_of = figures.slice_figure(sweep, "training.clip.final")
+    places = np.unique(np.concatenate([trace.x for trace in slice_of.data]))
+    assert [(np.abs(places - at) < 0.2).sum() for at in (-1, 0, 1)] == [16, 4, 4]
+    assert list(slice_of.layout.xaxis.ticktext) == [ABSENT, "2", "4"]
+
+
+def test_replicates_are_lines_of_their_own_and_one_of_them_is_the_best(tmp_path: Path) -> None:
+    trials = [*replicates(lr_batch(1e-3, 8), [*FULL, 4.3], [*FULL, 4.1]), *replicates(lr_batch(2e-3, 16), [*FULL, 4.0])]
+    trials += replicates(lr_batch(2e-3, 16), [*FULL, 4.2], [*FULL, 4.25])
+    sweep = analysis.load(write_sweep(tmp_path / "s", trials, SPEC | {"seeds": 2}))
+    curves = figures.learning_curves_data(sweep)
+    assert curves.groups["completed"].ends().trial_ids.tolist() == sweep.trials["trial_id"].tolist()
+    assert curves.best is not None
+    assert set(curves.best.trial_ids) == {"t0000-1"}
+    points = figures.lr_batch_data(sweep)
+    assert points is not None
+    assert points.best_per_batch == {8.0: "t0000-1", 16.0: "t0002-0"}
+    assert figures.slice_data(sweep, "training.lr").best == "t0000-1"
+    drawn = figures.lr_batch(sweep).data
+    assert sorted(text[9:16] for trace in drawn if trace.text is not None for text in trace.text) == sorted(
+        sweep.trials["trial_id"]
+    )
 
 
 def test_rung_survival(sweep: Sweep) -> None:

@@ -8,6 +8,7 @@ from sweep_folders import SPEC, Trial, lr_batch, write_sweep
 
 import analysis
 from analysis import RungCount
+from analysis.words import ABSENT, shown
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,13 @@ def test_survival_within_groups_in_order_of_size(tmp_path: Path) -> None:
         RungCount(16, 2, reached=3, went_on=2, stopped=1, undecided=0),
         RungCount(16, 4, reached=2, went_on=1, stopped=1, undecided=0),
     ]
+
+
+def test_trials_without_the_parameter_have_rungs_of_their_own(tmp_path: Path) -> None:
+    spec = SPEC | {"early_terminate": {"type": "asha", "min_iter": 4, "eta": 2, "within": "training.batch_size"}}
+    given = [*trials()[:3], Trial({"training.lr": 1e-3}, [5.0] * 4, "stopped", "asha")]
+    rows = analysis.survival(analysis.load(write_sweep(tmp_path / "s", given, spec)))
+    assert [(shown(row.group), row.reached, row.stopped) for row in rows] == [("16", 2, 1), (ABSENT, 1, 1)]
 
 
 def test_no_early_stopping_no_rungs(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sweep_folders import SPEC, Driver, Trial, lr_batch, write_files, write_sweep
+from sweep_folders import SPEC, Driver, Trial, lr_batch, replicates, write_files, write_sweep
 
 import analysis
 from analysis.summary import plain, wall_seconds
@@ -45,10 +46,64 @@ def test_answers_of_sweeps_without_a_result(tmp_path: Path) -> None:
     empty = analysis.load(write_sweep(tmp_path / "a", [], end="interrupted"))
     assert analysis.answers(empty) == [
         "No trial has been created yet.",
-        "The sweep was interrupted and can be resumed.",
+        f"The sweep was interrupted; go on with: python -m tune_newllm resume {tmp_path / 'a'}",
     ]
     failed = analysis.load(write_sweep(tmp_path / "b", [Trial(lr_batch(1e-3, 8), [], "failed", "error")]))
     assert analysis.answers(failed)[0].startswith("There is no best configuration yet")
+
+
+def test_answers_weigh_the_margin_against_the_noise_of_the_seeds(tmp_path: Path) -> None:
+    def found(second: float) -> list[str]:
+        first = replicates(lr_batch(1e-3, 8), [*FULL, 4.0], [*FULL, 4.02], [*FULL, 4.04])
+        other = replicates(lr_batch(2e-3, 8), *([*FULL, second + step] for step in (0.0, 0.02, 0.04)))
+        return analysis.answers(analysis.load(write_sweep(tmp_path / "s", [*first, *other], SPEC | {"seeds": 3})))
+
+    # Each deviation is 0.02, so a difference of two means of three has the standard error 0.02 * sqrt(2 / 3) = 0.0163.
+    assert found(4.1)[1:3] == [
+        "It is the best of 3 seeds of that configuration; their mean loss, by which configurations are ranked, is "
+        "4.02, the standard deviation 0.02.",
+        "The runner-up, trial t0001-0, is 0.1 nats per token behind (2.5 %) in the mean over 3 seeds: more than the "
+        "noise of the seeds, ± 0.033 (two standard errors).",
+    ]
+    assert found(4.03)[2].endswith(
+        "within the noise of the seeds, ± 0.033 (two standard errors), so it is not known which of the two is better."
+    )
+
+
+def test_answers_own_up_to_missing_seeds(tmp_path: Path) -> None:
+    trials = replicates(lr_batch(1e-3, 8), [*FULL, 4.0], [*FULL, 4.02], [9.0], states=["completed"] * 2 + ["diverged"])
+    sweep = analysis.load(write_sweep(tmp_path / "s", trials, SPEC | {"seeds": 3}))
+    assert "Only 2 of the 3 seeds of that configuration ran to the end" in " ".join(analysis.answers(sweep))
+
+
+def test_a_sweep_whose_trials_never_left_the_plateau_says_nothing_about_its_settings(tmp_path: Path) -> None:
+    stuck = Trial(lr_batch(1e-5, 8), [6.0] * 8, signals=[{"dead_relu": 0.1}] * 8)
+    learned = [{"dead_relu": 0.1, "plateau_step": 150 if epoch > 1 else None} for epoch in range(1, 9)]
+    early = Trial(lr_batch(1e-5, 8), [6.0] * 4, "stopped", "asha", signals=[{"dead_relu": 0.1}] * 4)
+    good = Trial(lr_batch(1e-2, 8), [*FULL, 4.0], signals=learned)
+
+    def found(name: str, *trials: Trial) -> tuple[Any, str]:
+        sweep = analysis.load(write_sweep(tmp_path / name, trials))
+        return analysis.summary(sweep)["plateau"], " ".join(analysis.answers(sweep))
+
+    numbers, text = found("a", stuck, stuck, good, early)
+    assert numbers == {
+        **{"trials": 4, "left": 1, "never": ["t0000", "t0001", "t0003"]},
+        **{"judged": 3, "stuck": 2, "median_step": 150.0},
+    }
+    assert "2 of the 3 trials that ran to their end never left the unigram plateau" in text
+    assert "never left" not in found("b", stuck, good, early, early)[1], "half of those that count did"
+    assert found("c", Trial(lr_batch(1e-2, 8), [6.0] * 8))[0] is None, "nothing was recorded"
+
+
+def test_a_sweep_that_used_up_its_budget_says_how_to_go_on(tmp_path: Path) -> None:
+    spec = SPEC | {"budget": {"wall": 600.0, "device_hours": None, "epochs": 8}}
+    trials = [Trial(lr_batch(1e-3, 8), [5.0] * 8), Trial(lr_batch(1e-3, 8), [5.0] * 2, None)]
+    sweep = analysis.load(write_sweep(tmp_path / "s", trials, spec, end="budget"))
+    assert analysis.summary(sweep)["status"] == "budget"
+    assert sweep.trials["state"].tolist() == ["completed", "interrupted"]
+    command = f"python -m tune_newllm resume {tmp_path / 's'} --set budget.wall=1200 --set budget.epochs=20"
+    assert analysis.answers(sweep)[-1].endswith(command)
 
 
 def test_summary(tmp_path: Path) -> None:
@@ -63,6 +118,7 @@ def test_summary(tmp_path: Path) -> None:
     assert content["seconds"] == {"wall": 34.0, "training": 34.0}
     assert content["margin"] == pytest.approx(0.5)
     assert content["best"][0]["parameters"] == {"training.lr": 1e-3, "training.batch_size": 8}
+    assert content["best"][0]["signals"]["dead_relu"] is None
     assert content["best"][0]["export"].endswith("--trial t0000 --to exports/s-t0000")
     assert [row["trial_id"] for row in content["best"]] == ["t0000", "t0001"]
     assert content["failures"][0]["reason"] == "the loss became nan"

@@ -1,5 +1,6 @@
 """Numbers and names as a reader sees them."""
 
+import json
 import math
 from pathlib import Path
 
@@ -41,6 +42,9 @@ def test_columns_keep_their_zeros() -> None:
 def test_values_as_a_person_writes_them() -> None:
     values = [None, True, math.nan, 32.0, np.int64(16), 0.1, "he", [[0, 0.5]]]
     assert [shown(value) for value in values] == ["none", "true", ABSENT, "32", "16", "0.1", "he", "[[0, 0.5]]"]
+    mapping = {"schedule": "piecewise", "by": "step", "table": [[0, 0.5]]}
+    assert shown(mapping) == shown(json.dumps(mapping)) == "piecewise, by step, table [[0, 0.5]]"
+    assert shown("{not a mapping") == "{not a mapping"
 
 
 def test_durations() -> None:

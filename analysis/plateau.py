@@ -1,0 +1,64 @@
+"""When trials left the unigram plateau: the loss of a model that knows how often each word occurs and nothing more."""
+
+from typing import Any
+
+import pandas as pd
+
+from .load import Sweep
+from .words import counted, digits
+
+SIGNALS = ("noise_scale", "update_ratio", "dead_relu", "ctx_norm", "ctx_rank")
+"""Columns of `Sweep.epochs` that say how a trial learns; a sweep of an older program has none of them."""
+
+MOST_NAMES = 12
+"""Trials listed by name in a sentence."""
+
+
+def plateau(sweep: Sweep) -> pd.DataFrame:
+    """The rows of `Sweep.trials` whose learning signals are known, with the further column `plateau_epoch`.
+
+    It counts finished epochs and their parts (step 150 of 100 a time is 1.5), and is NaN where the trial never left.
+    """
+    rows = sweep.epochs[sweep.epochs[[*SIGNALS, "plateau_step"]].notna().any(axis=1)]
+    per_epoch = rows.assign(steps=rows["step"] / rows["epoch"]).groupby("trial_id")["steps"].last()
+    trials = sweep.trials[sweep.trials["trial_id"].isin(per_epoch.index)]
+    steps = trials["plateau_step"].astype("Float64").astype("float64")
+    return trials.assign(plateau_epoch=steps / trials["trial_id"].map(per_epoch).astype("float64"))
+
+
+def plateau_summary(sweep: Sweep) -> dict[str, Any] | None:
+    """The same in numbers; None where nothing is known.
+
+    `judged` are the trials at full fidelity, or all while there are none, `stuck` those of them that never left.
+    """
+    trials = plateau(sweep)
+    if trials.empty:
+        return None
+    never, full = trials["plateau_step"].isna(), trials["full_fidelity"]
+    judged = full if full.any() else ~never | never
+    return {
+        "trials": len(trials),
+        "left": int((~never).sum()),
+        "never": trials.loc[never, "trial_id"].tolist(),
+        "judged": int(judged.sum()),
+        "stuck": int((judged & never).sum()),
+        "median_step": None if never.all() else float(trials["plateau_step"].median()),
+    }
+
+
+def plateau_sentence(sweep: Sweep) -> str:
+    """When the plateau was left, and by which trials it never was; empty where nothing is known."""
+    trials = plateau(sweep).sort_values("plateau_step")
+    if trials.empty:
+        return ""
+    left, never = trials[trials["plateau_step"].notna()], trials[trials["plateau_step"].isna()].sort_index()
+    said = f"{len(left)} of {counted(len(trials), 'trial')} left the unigram plateau"
+    if len(left):
+        steps, epochs = left["plateau_step"].tolist(), left["plateau_epoch"].tolist()
+        first, middle, last = (
+            f"step {steps[at]:,} (epoch {digits(epochs[at], 2)})" for at in (0, (len(left) - 1) // 2, -1)
+        )
+        said += f": the first at {first}, half of them by {middle}, the last at {last}"
+    names = never["trial_id"].tolist()
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"{said}." + (f" Never left by {', '.join(names[:MOST_NAMES])}{more}." if names and len(left) else "")
