@@ -74,7 +74,8 @@ def parallel_coordinates(sweep: Sweep) -> go.Figure:
     treats them as one.
     """
     data = parallel_coordinates_data(sweep)
-    figure = base(HEIGHT, margin={"l": 60, "r": 24, "t": TOP, "b": BOTTOM})
+    longest = max((len(text.strip()) for first in data.axes[:1] for text in _ticks(first)[1]), default=0)
+    figure = base(HEIGHT, margin={"l": max(60, 8 * longest), "r": 24, "t": TOP, "b": BOTTOM})
     if data.best is None or not data.high > data.low:
         return figure
     shift = np.concatenate([np.zeros(len(data.trial_ids)), [-1.0, 1.0, -0.5, 0.5]]) / (HEIGHT - TOP - BOTTOM)
