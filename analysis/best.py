@@ -41,13 +41,14 @@ def best(sweep: Sweep, k: int = 10) -> Best:
 
     The value is the lowest `val_loss` over a trial's epochs, on the validation split that also chose it; of equal
     means the earlier suggestion comes first. Ranked are the configurations all of whose replicates ran to full
-    fidelity; while there are none, those with any such replicate, by the mean of these; while there is no trial at full
-    fidelity, the others that have a value.
+    fidelity, not counting those that crashed or failed, which say nothing of a configuration; while there are none,
+    those with any such replicate, by the mean of these; while there is no trial at full fidelity, the others that have
+    a value.
     """
     table = sweep.trials
     usable = table[table["value"].notna() & ~table["state"].isin(UNFIT)]
     complete = usable[usable["full_fidelity"]]
-    chosen = usable if complete.empty else _whole(complete, sweep.seeds)
+    chosen = usable if complete.empty else _whole(complete, table, sweep.seeds)
     values = chosen.groupby("number")["value"]
     chosen = chosen.assign(mean=values.transform("mean"), deviation=values.transform("std"))
     chosen = chosen.assign(replicates=values.transform("size"))
@@ -57,9 +58,10 @@ def best(sweep: Sweep, k: int = 10) -> Best:
     return Best(ranked.head(k), margin, _noise(ranked), not complete.empty)
 
 
-def _whole(complete: pd.DataFrame, seeds: int) -> pd.DataFrame:
-    """The trials of those configurations that have all their replicates here; all trials while none has."""
-    whole = complete.groupby("number")["number"].transform("size") >= seeds
+def _whole(complete: pd.DataFrame, trials: pd.DataFrame, seeds: int) -> pd.DataFrame:
+    """The complete trials of those configurations that have all their replicates here; all while none has."""
+    lost = trials["state"].isin(("crashed", "failed")).groupby(trials["number"]).sum()
+    whole = complete.groupby("number")["number"].transform("size") + complete["number"].map(lost) >= seeds
     return complete[whole] if whole.any() else complete
 
 

@@ -42,7 +42,7 @@ def plateau_summary(sweep: Sweep) -> dict[str, Any] | None:
         "never": trials.loc[never, "trial_id"].tolist(),
         "judged": int(judged.sum()),
         "stuck": int((judged & never).sum()),
-        "median_step": None if never.all() else float(trials["plateau_step"].median()),
+        "median_step": None if never.all() else float(trials["plateau_step"].dropna().quantile(interpolation="lower")),
     }
 
 

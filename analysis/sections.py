@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import figures
-from .best import best
+from .best import UNFIT, best
 from .failures import failures
 from .figures import Figure
 from .figures.style import varied
@@ -189,7 +189,8 @@ def _signals(sweep: Sweep) -> Section | None:
         )
         captions.append(("Leaving the unigram plateau", guide))
     which = "the trials that ran to their end" if sweep.trials["full_fidelity"].any() else "the trials"
-    if any(one.lines.trials == figures.MOST_LINES for one in lines):
+    full = sweep.trials["full_fidelity"]
+    if (full if full.any() else ~sweep.trials["state"].isin(UNFIT)).sum() > figures.MOST_LINES:
         which = f"the {figures.MOST_LINES} best of {which}"
     guide = f"What went on inside {which}, one line per trial, the best one orange."
     return Section(

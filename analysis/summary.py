@@ -144,7 +144,7 @@ def _on_seeds(content: Mapping[str, Any]) -> list[str]:
         return []
     if row["replicates"] < asked:
         ended = f"{row['replicates']} of the {asked} seeds" if row["replicates"] > 1 else f"one of the {asked} seeds"
-        return [f"Only {ended} of that configuration ran to the end, and of no other did all: the ranking is shaky."]
+        return [f"Only {ended} of that configuration ran to the end: the ranking is shaky."]
     return [
         f"It is the best of {asked} seeds of that configuration; their mean loss, by which configurations are ranked, "
         f"is {digits(row['mean'])}, the standard deviation {digits(row['deviation'], 2)}."
@@ -159,6 +159,8 @@ def _on_margin(content: Mapping[str, Any]) -> list[str]:
     margin, noise = content["margin"], content["noise"]
     words = f"The runner-up, trial {content['best'][1]['trial_id']}, is {digits(margin, 2)} nats per token behind "
     words += f"({digits(100 * margin / content['best'][0]['mean'], 2)} %)"
+    if any(row["replicates"] < content["seeds"] for row in content["best"][:2]):
+        return [f"{words}; seeds are missing, so how much of that is chance is not known."]
     if noise is None:
         return [f"{words}; each was trained once, so how much of that is chance is not known."]
     words += f" in the mean over {content['seeds']} seeds"
@@ -177,11 +179,13 @@ def _on_plateau(content: Mapping[str, Any]) -> list[str]:
         return []
     trials = "trials that ran to their end" if content["full_fidelity"] else "trials"
     of = f"of the {found['judged']} {trials}"
-    who = f"Not one {of} left" if found["stuck"] == found["judged"] else f"{found['stuck']} {of} never left"
+    who = f"{found['stuck']} {of} never left"
+    if found["stuck"] == found["judged"]:
+        who = f"Not one {of} left" if found["judged"] > 1 else "The only trial that counts never left"
     return [
         f"{who} the unigram plateau: they learned how often each word occurs and little more, so their losses say "
-        "nothing about the settings. Train for more epochs, with a higher learning rate or other initial weights "
-        "(model.init: he)."
+        "nothing about the settings. Train for more epochs, with a higher learning rate, or help a deep model: "
+        "model.init: orthogonal, and no dropout or model.ffn: residual."
     ]
 
 
@@ -192,11 +196,13 @@ def _on_status(sweep: Sweep) -> list[str]:
         return [f"The sweep was interrupted; go on with: {resume_command(sweep.folder, {})}"]
     if sweep.status != "budget":
         return []
-    # An earlier resume may have raised a limit already: what was used counts as well as what the file says.
-    hours = float(sweep.trials["seconds"].sum()) / 3600
+    gpus, cpus = (configured(sweep.spec, f"resources.{kind}_per_trial") for kind in ("gpus", "cpus"))
+    hours = float(sweep.trials["seconds"].sum()) / 3600 * float(gpus or cpus or 1)
     used = {"wall": wall_seconds(sweep), "device_hours": hours, "epochs": len(sweep.epochs)}
     limits = {key: configured(sweep.spec, f"budget.{key}") for key in used}
-    larger = {f"budget.{key}": math.ceil(2 * max(limit, used[key])) for key, limit in limits.items() if limit}
+    # An earlier resume may have raised a limit already: what was used counts as well as what the file says.
+    spent = {key: limit for key, limit in limits.items() if limit and used[key] >= limit} or limits
+    larger = {f"budget.{key}": math.ceil(2 * max(limit, used[key])) for key, limit in spent.items() if limit}
     command = resume_command(sweep.folder, larger)
     return [f"The sweep reached its budget; go on with a larger one, for example: {command}"]
 

@@ -22,7 +22,7 @@ LABELS = {
     "training.clip.percentile": "clip percentile",
     "training.clip.schedule": "clip schedule",
     "training.clip.table": "clip table",
-    "training.clip.until": "clip norm rises until",
+    "training.clip.until": "clip norm changes until",
     "training.early_stopping.min_delta": "least progress",
     "training.lr_schedule.by": "lr unit",
     "training.lr_schedule.every": "lr drops every",

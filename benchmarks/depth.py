@@ -50,7 +50,7 @@ def train(model: ContextVectorModel, train_NT: Tensor, validation_NT: Tensor, lr
             norms = [float(each.grad.norm()) for each in model.layers.parameters() if each.grad is not None][::2]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % (steps // 3) == 0:
+        if step in {math.ceil(third * steps / 3) for third in (1, 2, 3)}:
             with torch.no_grad():
                 losses.append(float(loss_of(model.eval(), validation_NT)))
     shown = f"{norms[0]:9.1e}{norms[len(norms) // 2]:9.1e}{norms[-1]:9.1e}{alike:8.3f}"

@@ -43,7 +43,7 @@ PANELS = (
         "noise_scale",
         "Gradient noise against batch size",
         "Above the line the batch is smaller than the gradient noise scale: a larger one would save steps. Below it "
-        "a larger one gains little.",
+        "a larger one gains little. A gap is an epoch of noise alone, far above the batch.",
         "noise scale / batch size",
         log=True,
         mark=1.0,

@@ -78,6 +78,9 @@ def test_a_configuration_counts_when_all_its_seeds_ran_to_their_end(tmp_path: Pa
     found = analysis.best(seeded(tmp_path / "s", unstable, whole, begun))
     assert found.trials["number"].tolist() == [1]
     assert found.margin is None
+    # A seed whose process was lost says nothing of its configuration.
+    crashed = replicates(lr_batch(4e-3, 8), [*FULL, 4.3], [*FULL, 4.3], [], states=["completed"] * 2 + ["crashed"])
+    assert analysis.best(seeded(tmp_path / "u", unstable, whole, crashed)).trials["number"].tolist() == [2, 1]
     partial = analysis.best(seeded(tmp_path / "t", unstable, begun))
     assert partial.full_fidelity
     assert partial.trials[["trial_id", "replicates"]].to_numpy().tolist() == [["t0001-0", 1], ["t0000-0", 2]]

@@ -74,6 +74,9 @@ def test_answers_own_up_to_missing_seeds(tmp_path: Path) -> None:
     trials = replicates(lr_batch(1e-3, 8), [*FULL, 4.0], [*FULL, 4.02], [9.0], states=["completed"] * 2 + ["diverged"])
     sweep = analysis.load(write_sweep(tmp_path / "s", trials, SPEC | {"seeds": 3}))
     assert "Only 2 of the 3 seeds of that configuration ran to the end" in " ".join(analysis.answers(sweep))
+    other = replicates(lr_batch(2e-3, 8), [*FULL, 4.1], [9.0], [9.0], states=["completed", *["diverged"] * 2])
+    text = " ".join(analysis.answers(analysis.load(write_sweep(tmp_path / "t", trials + other, SPEC | {"seeds": 3}))))
+    assert "behind (2.2 %); seeds are missing, so how much of that is chance is not known" in text
 
 
 def test_a_sweep_whose_trials_never_left_the_plateau_says_nothing_about_its_settings(tmp_path: Path) -> None:
@@ -102,8 +105,12 @@ def test_a_sweep_that_used_up_its_budget_says_how_to_go_on(tmp_path: Path) -> No
     sweep = analysis.load(write_sweep(tmp_path / "s", trials, spec, end="budget"))
     assert analysis.summary(sweep)["status"] == "budget"
     assert sweep.trials["state"].tolist() == ["completed", "interrupted"]
-    command = f"python -m tune_newllm resume {tmp_path / 's'} --set budget.wall=1200 --set budget.epochs=20"
-    assert analysis.answers(sweep)[-1].endswith(command)
+    assert analysis.answers(sweep)[-1].endswith(f"resume {tmp_path / 's'} --set budget.epochs=20")
+    # Two processors a trial, and the seconds of ten epochs: more than this file allows.
+    spec = SPEC | {"budget": {"device_hours": 1e-6}, "resources": {"gpus_per_trial": 0.0, "cpus_per_trial": 7200.0}}
+    sweep = analysis.load(write_sweep(tmp_path / "t", trials, spec, end="budget"))
+    hours = math.ceil(4 * sweep.trials["seconds"].sum())
+    assert analysis.answers(sweep)[-1].endswith(f"--set budget.device_hours={hours}")
 
 
 def test_summary(tmp_path: Path) -> None:

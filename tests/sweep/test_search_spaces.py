@@ -46,8 +46,9 @@ def test_a_sweep_file_runs_to_its_end(path, ray_address, tmp_path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_sweep_file_opens_with_its_question_and_how_to_read_the_answer(path):
+def test_a_sweep_file_opens_with_its_question_its_cost_and_how_to_read_the_answer(path):
     comment = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     assert "?" in comment[0]
     assert any(line.startswith("# Read:") for line in comment)
+    assert any(cost in " ".join(comment) for cost in ("minutes", "seconds", "for a GPU", "for GPUs"))
     assert load_spec(path).description

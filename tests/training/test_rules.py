@@ -31,7 +31,9 @@ def test_the_sde_rule_by_hand_and_its_largest_batch():
     assert rules.sde_adam(0.9, 0.999, 1e-8, 128) == pytest.approx((0.6, 0.996, 5e-9))
     assert rules.sde_adam(0.9, 0.999, 1e-8, 8) == pytest.approx((0.975, 0.99975, 2e-8))
     assert rules.sde_adam(0.9, 0.999, 1e-8, 319).beta1 == pytest.approx(1 - 31.9 / 32)
-    with pytest.raises(ValueError, match=r"batch_size must be at most 319 .* got 320"):
-        rules.sde_adam(0.9, 0.999, 1e-8, 320)
-    with pytest.raises(ValueError, match="at most 63 "):
-        rules.sde_adam(0.9, 0.5, 1e-8, 64)
+    with pytest.raises(ValueError, match=r"batch_size must be at most 320 .* got 321"):
+        rules.sde_adam(0.9, 0.999, 1e-8, 321)
+    assert rules.sde_adam(0.9, 0.999, 1e-8, 320).beta1 == pytest.approx(0, abs=1e-12)
+    assert rules.sde_adam(0.0, 0.999, 1e-8, 32) == (0, pytest.approx(0.999), 1e-8)
+    with pytest.raises(ValueError, match="at most 64 "):
+        rules.sde_adam(0.9, 0.5, 1e-8, 65)

@@ -90,18 +90,24 @@ def test_words_are_counted_in_chunks_without_padding_and_first_tokens(monkeypatc
     assert signals.count_words(rows) == (7, pytest.approx(entropy))
 
 
-def test_the_plateau_is_left_when_the_mean_of_32_losses_is_a_tenth_below_the_entropy():
+def test_the_plateau_is_left_when_the_mean_of_1024_windows_is_a_tenth_below_the_entropy():
     plateau = signals.Plateau()
-    for step in range(1, 32):
-        plateau.add(1.0, step, entropy=5.0)
-        assert plateau.left is None
-    # 31 losses say nothing yet; the mean of the first 32 is (31 + 130) / 32 = 5.03.
-    plateau.add(130.0, 32, entropy=5.0)
+    # The mean over tokens, not over batches: three quarters of them are in the first batch.
+    plateau.add(5.0, 3000, 512, 1, entropy=5.0)
+    plateau.add(4.6 + 4e-9, 1000, 512, 2, entropy=5.0)
     assert plateau.left is None
-    for step in range(33, 64):
-        plateau.add(4.9, step, entropy=5.0)
-        # The 130 is among the last 32 up to step 63.
-        assert (plateau.left, len(plateau.recent)) == (None, 32)
-    plateau.add(4.9 - 1e-9, 64, entropy=5.0)
-    plateau.add(9.0, 65, entropy=5.0)
-    assert (plateau.left, plateau.recent) == (64, [])
+    plateau.add(4.9, 1000, 511, 3, entropy=5.0)  # the first batch is still among the last 1024 windows
+    assert (plateau.left, len(plateau.recent)) == (None, 3)
+    plateau.add(5.1, 1000, 1, 4, entropy=5.0)  # (4.6 + 4.9 + 5.1) / 3 = 4.87
+    assert (plateau.left, plateau.recent) == (4, [])
+    plateau.add(9.0, 1000, 512, 5, entropy=5.0)
+    assert (plateau.left, plateau.recent) == (4, [])
+
+
+def test_word_frequencies_alone_do_not_leave_the_plateau_by_chance():
+    # Tokens of a window go together, so the mean loss of a window scatters widely whatever the model knows.
+    losses = np.random.default_rng(0).normal(5.0, 0.5, (4000, 8)).mean(axis=1)
+    plateau = signals.Plateau()
+    for step, loss in enumerate(losses, 1):
+        plateau.add(loss, 184, 8, step, entropy=5.0)
+    assert plateau.left is None

@@ -42,7 +42,7 @@ def test_a_run_stopped_after_epoch_3_and_resumed_equals_one_that_never_stopped(
     # The half precisions are emulated where the processor lacks them: slow, but the same arithmetic each time.
     monkeypatch.setattr("tune_newllm.training.device.OFFERED", {"cpu": ("fp32", "bf16", "fp16")})
     # So that the losses of epochs 3 and 4 together decide where the plateau is left.
-    monkeypatch.setattr(signals, "PLATEAU_STEPS", 14)
+    monkeypatch.setattr(signals, "PLATEAU_WINDOWS", 100)
     monkeypatch.setattr(signals, "PLATEAU_DEPTH", -9.0)
     config = replace(CONFIG, optimizer=optimizer, precision=precision, clip=ClipConfig("percentile", percentile=40.0))
     train, validation = windows(30), windows(10, seed=1)

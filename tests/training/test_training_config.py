@@ -72,7 +72,7 @@ def test_a_wrong_key_or_value_is_named(place, key, value, message):
         lambda: TrainingConfig(decay="none"),
         lambda: TrainingConfig(lr_size_rule="sqrt"),
         lambda: TrainingConfig(optimizer="muon", lr_rule="sqrt-sde"),
-        lambda: TrainingConfig(batch_size=320, lr_rule="sqrt-sde"),
+        lambda: TrainingConfig(batch_size=321, lr_rule="sqrt-sde"),
         lambda: TrainingConfig(epochs=3, lr_schedule=LRScheduleConfig(warmup=3, by="epoch")),
         lambda: ClipConfig("percentiles"),
         lambda: ClipConfig("percentile", percentile=100.5),

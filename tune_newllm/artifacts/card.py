@@ -53,13 +53,16 @@ def model_card(checkpoint: Checkpoint, corpus: PreparedCorpus, validation: Score
     """Markdown with the checkpoint's figures."""
     scores = {"validation": validation} | ({"test": test} if test else {})
     model, training = checkpoint.configuration.model, checkpoint.configuration.training
+    samples = checkpoint.configuration.corpus.max_samples
     facts = {
-        "corpus": f"{checkpoint.configuration.corpus.name}, {corpus.stats['train']['words']:,} words for training",
+        "corpus": f"{checkpoint.configuration.corpus.name}, {corpus.stats['train']['words']:,} words for training"
+        + (f", of which the first {samples:,} texts at most" if samples else ""),
         "vocabulary": f"{checkpoint.vocab_size:,} words",
         "model": f"embedding {model.embed_dim}, hidden {model.hidden_dim}, context {model.ctx_dim}, "
         f"{model.num_layers} {model.ffn} layers, {'tied output, ' if model.tied else ''}dropout {model.dropout}, "
         f"init {model.init}",
-        "optimizer": f"{training.optimizer}, learning rate {training.lr:g} (rule: {training.lr_rule}), "
+        "optimizer": f"{training.optimizer}, learning rate {training.lr:g} (rules: {training.lr_rule} for "
+        f"the batch size, {training.lr_size_rule} for the model size), "
         f"batch {training.batch_size}",
         "epochs": f"at most {training.epochs}; the weights are those of the epoch with the lowest validation loss",
     }

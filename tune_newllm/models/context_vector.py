@@ -28,7 +28,8 @@ class Signals(NamedTuple):
     ctx_norm: float
     """Mean L2 norm of the contexts after each step."""
     ctx_rank: float
-    """Effective rank of all contexts together, in dimensions: from 1 to C, or 0 if they are all 0."""
+    """Effective rank of all contexts together, in dimensions: from 1 to C (or the number of contexts, if that is less),
+    or 0 if they are all 0."""
 
 
 class _Linear(nn.Linear):
@@ -117,15 +118,19 @@ class ContextVectorModel(nn.Module):
     def inspect(self, tokens_BT: Tensor) -> Signals:
         """How layers and context are used in reading the tokens: without dropout, in the weights' own precision.
 
+        Positions of padding (id 0) do not count.
+
         The effective rank is exp(-sum p ln p), where p are the singular values of the [T * B, C] matrix of the contexts
         after each step, not centred, divided by their sum (original research, effective rank).
         """
         alive, contexts = [], []
+        is_word_TB = tokens_BT.t() != 0
         with torch.autocast(tokens_BT.device.type, enabled=False):
             inputs_TBH, cell = self._cell(tokens_BT)
-            for reading in read(inputs_TBH, self._start(len(tokens_BT), tokens_BT.device), cell):
-                alive.append(torch.stack(reading.units).any(dim=1))
-                contexts.append(reading.state_BC)
+            readings = read(inputs_TBH, self._start(len(tokens_BT), tokens_BT.device), cell)
+            for reading, is_word_B in zip(readings, is_word_TB, strict=True):
+                alive.append(torch.stack(reading.units)[:, is_word_B].any(dim=1))
+                contexts.append(reading.state_BC[is_word_B])
         contexts_NC = torch.cat(contexts)
         singular = torch.linalg.svdvals(contexts_NC)
         entropy = torch.special.entr(singular / singular.sum()).sum()

@@ -64,7 +64,8 @@ def scan(
         generator: source of the dropout masks; None means torch's default generator.
 
     Returns:
-        hidden_TBH: the last layer's units (after dropout) at every step; state_BC: context after the last step.
+        hidden_TBH: what the heads read (after dropout) at every step, the last layer's units or with `residual` the sum
+        over all layers; state_BC: context after the last step.
     """
     device = inputs_TBH.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else inputs_TBH.dtype

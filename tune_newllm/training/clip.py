@@ -100,4 +100,5 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: float, limit: float) -> None:
     """Scale all gradients by min(1, limit / norm), where `norm` is what `gradient_norm` gave."""
-    torch.nn.utils.clip_grads_with_norm_(parameters, limit, torch.tensor(norm))
+    # torch divides by norm + 1e-6, which is another number where gradients are small.
+    torch.nn.utils.clip_grads_with_norm_(parameters, limit * (norm + 1e-6) / norm, torch.tensor(norm))

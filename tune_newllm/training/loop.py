@@ -138,7 +138,7 @@ def _train_epoch(state: TrainState, train: Windows, config: TrainingConfig, word
             insort(state.norms, step.norm)
         limit = clip_limit(config.clip, position, state.norms)
         _apply_gradients(state, step, limit, probe)
-        state.plateau.add(step.loss, state.step, words.entropy)
+        state.plateau.add(step.loss, step.targets, len(rows), state.step, words.entropy)
         totals.add(step, lr, limit)
         if probe and step.applied:
             totals.probes.append(probe)

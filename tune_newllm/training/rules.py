@@ -77,19 +77,19 @@ def sde_adam(beta1: float, beta2: float, eps: float, batch_size: int) -> AdamNum
     arXiv 2205.10287, the square-root rule). Assumes that the noise of the gradient outweighs its mean.
 
     Raises:
-        ValueError: the batch is too large, so that a beta would not be above 0.
+        ValueError: the batch is too large, so that a beta would be below 0.
     """
     largest = largest_sde_batch(beta1, beta2)
     if batch_size > largest:
         raise ValueError(
             f"batch_size must be at most {largest} with lr_rule sqrt-sde, beta1 {beta1:g} and beta2 {beta2:g} "
-            f"(k (1 - beta) must stay below 1, k = batch_size / {BASE_BATCH}), got {batch_size}"
+            f"(k (1 - beta) must be at most 1, k = batch_size / {BASE_BATCH}), got {batch_size}"
         )
     k = batch_size / BASE_BATCH
-    return AdamNumbers(1 - k * (1 - beta1), 1 - k * (1 - beta2), eps / math.sqrt(k))
+    # Rounding may leave a little less than 0.
+    return AdamNumbers(max(0.0, 1 - k * (1 - beta1)), max(0.0, 1 - k * (1 - beta2)), eps / math.sqrt(k))
 
 
 def largest_sde_batch(beta1: float, beta2: float) -> int:
-    """Largest batch size with k (1 - beta) < 1 for both betas."""
-    # 1 - 0.9 is a little less than 0.1: without the allowance batch 320 would pass with a beta of 2e-16.
-    return math.ceil(BASE_BATCH / (1 - min(beta1, beta2)) - 1e-6) - 1
+    """Largest batch size with k (1 - beta) <= 1 for both betas."""
+    return math.floor(BASE_BATCH / (1 - min(beta1, beta2)) + 1e-6)

@@ -16,10 +16,10 @@ PROBE_EVERY = 25
 4 % of a training, and next to nothing where batches are large."""
 INSPECTED_ROWS = 64
 """Validation windows whose hidden units and contexts are looked at after every epoch, always the first."""
-PLATEAU_STEPS, PLATEAU_DEPTH = 32, 0.1
-"""The plateau is left when the mean loss of so many batches lies so many nats below it. A token's loss scatters by
-about 2 nats, so the mean of 32 batches of 8 windows with 23 targets by 0.03: small enough to be sure of 0.1, which is a
-tenth of the perplexity. A longer mean would notice later, and a deeper mark take slow learning for none."""
+PLATEAU_WINDOWS, PLATEAU_DEPTH = 1024, 0.1
+"""The plateau is left when the mean loss of the last so many windows lies so many nats below it. For word frequencies
+alone that mean scatters by about 0.02 on the built-in corpus, so that chance does not pass 0.1, a tenth of the
+perplexity, in thousands of steps. More windows would notice later, a deeper mark take slow learning for none."""
 _CHUNK_ROWS = 65536
 
 
@@ -49,18 +49,21 @@ class Plateau:
     """Whether a run still only predicts how frequent words are (original research, the plateau)."""
 
     left: int | None = None
-    """1-based optimizer step after which the mean of the last `PLATEAU_STEPS` batch losses lay at least
-    `PLATEAU_DEPTH` below the entropy of the word frequencies for the first time; None while it has not, and so for
-    every run of fewer steps."""
-    recent: list[float] = field(default_factory=list)
-    """The last losses, of at most `PLATEAU_STEPS` batches; empty once the plateau is left."""
+    """1-based optimizer step after which the mean token loss of the last `PLATEAU_WINDOWS` windows lay at least
+    `PLATEAU_DEPTH` below the entropy of the word frequencies for the first time; None while it has not."""
+    recent: list[list[float]] = field(default_factory=list)
+    """Sum of losses, targets and windows of the last batches, as few as have that many windows together; empty once
+    the plateau is left."""
 
-    def add(self, loss: float, step: int, entropy: float) -> None:
-        """Take in the loss of a batch at a 1-based step."""
+    def add(self, loss: float, targets: int, windows: int, step: int, entropy: float) -> None:
+        """Take in a batch at a 1-based step: its mean loss, and how many targets and windows it has."""
         if self.left is not None:
             return
-        self.recent = [*self.recent[1 - PLATEAU_STEPS :], loss]
-        if len(self.recent) == PLATEAU_STEPS and math.fsum(self.recent) / PLATEAU_STEPS <= entropy - PLATEAU_DEPTH:
+        self.recent.append([loss * targets, targets, windows])
+        while sum(batch[2] for batch in self.recent[1:]) >= PLATEAU_WINDOWS:
+            self.recent.pop(0)
+        losses, counted, seen = (math.fsum(column) for column in zip(*self.recent, strict=True))
+        if seen >= PLATEAU_WINDOWS and losses / counted <= entropy - PLATEAU_DEPTH:
             self.left, self.recent = step, []
 
 
@@ -132,7 +135,8 @@ def noise_scale(probes: Iterable[Probe]) -> float | None:
 
     Near it a batch is worth its price: a much smaller one takes nearly as many steps more as it is smaller, a much
     larger one hardly fewer (McCandlish et al. 2018). None where every batch has one sequence, and where the estimate
-    of |G|^2 is not positive: the probed gradients were all noise, so the noise scale is far above the batch size.
+    of |G|^2 is not positive: the probed gradients were all noise, so the noise scale is far above the batch size. The
+    epochs that have a number lean towards smaller ones for that reason.
     """
     pairs = [(each.noise, each.signal) for each in probes if each.noise is not None and each.signal is not None]
     noise, signal = (math.fsum(column) for column in zip(*pairs, strict=True)) if pairs else (0.0, 0.0)
