@@ -34,6 +34,8 @@ class SweepStarted(_Row):
     event: Literal["sweep_started"] = "sweep_started"
     command: list[str]
     resumed: bool = False
+    overrides: list[str] = []
+    """`KEY=VALUE` texts in force, those of earlier resumes included; the file sweep.yaml does not hold them."""
 
 
 class SweepEnded(_Row):
@@ -130,9 +132,10 @@ def first_rung(min_iter: int | None, max_iter: int | None, s: int | None, eta: f
 
 def rung_epochs(first: float, eta: float, epochs: int) -> list[int]:
     """Epochs after which ASHA decides: the first whole ones at or above first * eta^k, all below `epochs`."""
-    rungs = []
-    while math.ceil(first) < epochs:
-        rungs.append(math.ceil(first))
+    rungs: list[int] = []
+    while (rung := math.ceil(first)) < epochs:
+        if rung not in rungs:
+            rungs.append(rung)
         first *= eta
     return rungs
 

@@ -139,6 +139,8 @@ def test_a_spent_budget_ends_with_code_5_a_report_and_the_way_on(sweep_file, ray
     assert Path("sweeps/tiny/best/model.safetensors").exists()
     again = call("resume", "sweeps/tiny", "-q")
     assert again == (5, "", err)
+    elsewhere = call("resume", "sweeps/tiny", "-q", "--set", "resources.address=a b", "--set", "budget.epochs=1")[2]
+    assert elsewhere.endswith("resume sweeps/tiny --set 'resources.address=a b' --set budget.epochs=4\n")
 
 
 def test_dry_run_shows_the_plan_and_writes_nothing(sweep_file, call, tmp_path, monkeypatch):

@@ -103,6 +103,12 @@ def test_seeds_and_budget_count(plan):
     assert "its budget, 2 h 0 min of wall time or 10 epochs, stops it resumably" in text
 
 
+def test_sizes_are_those_of_the_base_configuration_s_samples(plan):
+    searched = "parameters.corpus.max_samples={values: [20, 100]}"
+    sizes = {n: plan("", f"corpus.max_samples={n}", *more)[0]["cost"] for n, more in ((20, [searched]), (100, []))}
+    assert sizes[20]["train_windows"] < 0.4 * sizes[100]["train_windows"]
+
+
 def test_a_grid_is_counted_without_what_does_not_exist(plan):
     lines = "method: grid\nparameters:\n  model.num_layers: {values: [1, 2, 4]}\n"
     lines += "  model.dropout: {values: [0.0, 0.1], when: {model.num_layers: [2, 4]}}\n"
@@ -120,3 +126,11 @@ def test_curves_of_one_value_fit_the_width_without_colours():
     text = drawn(double, 60)
     assert "s sqrt   d sde (not drawn)" in text
     assert "ss" in text
+
+
+def test_curves_without_a_letter_have_a_digit_or_a_star():
+    many = Plot("many", "epoch", False, [Curve("a", [0.0, 1.0], [1.0, 0.5])] * 40)
+    legend = drawn(many, 80)
+    for entry in ("a a", "w a", "0 a", "9 a"):
+        assert legend.count(f"   {entry}") == 1
+    assert legend.count("   * a") == 40 - 26 - 10

@@ -1,6 +1,7 @@
 """The live table's rows, from records alone."""
 
 import time
+from pathlib import Path
 
 from tune_newllm import records
 from tune_newllm.cli.progress import SweepView
@@ -94,7 +95,7 @@ def test_seeds_and_a_budget_are_shown_and_the_budget_limits_the_time_left(tmp_pa
 
 def test_a_spent_budget_names_limits_that_are_not_used_up_yet():
     spent = [Use("wall", 3700.0, 1800.0), Use("device_hours", 0.51, 0.5), Use("epochs", 8, 8)]
-    assert spent_budget(spent, "s") == (
+    assert spent_budget(spent, Path("s")) == (
         "budget spent (1 h 1 min of 30 min 0 s, 0.51 of 0.5 device hours, 8 of 8 epochs); go on with: python -m "
         "tune_newllm resume s --set budget.wall=2h --set budget.device_hours=1 --set budget.epochs=16"
     )

@@ -13,11 +13,13 @@ class Hub:
     Args:
         repositories: by `OWNER/NAME`; what is changed in them is served as a new commit.
         gated: repositories that may not be read.
+        answers: requests after which a proxy answers in its stead, with 403; None: it never does.
     """
 
     def __init__(self):
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.gated: set[str] = set()
+        self.answers: int | None = None
         self.requests: list[str] = []
         hub = self
 
@@ -47,6 +49,10 @@ class Hub:
         self._server.server_close()
 
     def _answer(self, path, body):
+        if self.answers == 0:
+            return 403, {}, b"Forbidden"
+        if self.answers is not None:
+            self.answers -= 1
         parts = path.removeprefix("/api").strip("/").split("/")
         if parts == [""]:
             return 200, {}, b""

@@ -184,6 +184,12 @@ def test_without_a_network_what_is_not_in_the_cache_is_refused_at_once(tmp_path)
     hub.repositories["Salesforce/wikitext"] = wikitext()
     ask = Asker(tmp_path, HF_ENDPOINT=hub.address)
     known = ask("wikitext-2")
+    for hub.answers, why in (0, "it answers 403, not as a hub"), (1, ""), (3, ""):
+        began = time.monotonic()
+        refused = ask("wikitext-103")["refused"]
+        assert time.monotonic() - began < 5
+        assert "\n" not in refused
+        assert re.search(f"is out of reach .*{why}.*python-docs needs no network", refused), refused
     hub.close()
     assert ask("wikitext-2") == known
     began = time.monotonic()

@@ -3,6 +3,7 @@ import json
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
 
@@ -25,9 +26,9 @@ TEXTS = ["one two", "ein\u2028ä Wort", "three"]
 
 
 def write_every_kind(folder):
-    """The same texts and a blank one in each kind of file, in rows under `said`; gives the files' names."""
+    """The same texts, a blank one and a null in each kind of file, in rows under `said`; gives the files' names."""
     lines = "\ufeff one two\r\n\r\n  \nein\u2028ä Wort\nthree"
-    rows = [{"said": text, "id": 1} for text in [*TEXTS, "  "]]
+    rows = [{"said": text, "id": 1} for text in [*TEXTS, "  ", None]]
     json_lines = "\n".join(map(json.dumps, rows)) + "\n\n"
     (folder / "a.txt").write_bytes(lines.encode())
     (folder / "a.txt.gz").write_bytes(gzip.compress(lines.encode()))
@@ -90,13 +91,17 @@ def test_max_samples_counts_the_texts_of_all_train_files(tmp_path):
         ("t.parquet", "no parquet at all", "cannot read t.parquet"),
         ("t.parquet", pd.DataFrame({"txt": ["a"], "n": [1]}), "no field text, only txt, n"),
         ("t.parquet", pd.DataFrame({"text": [b"a"]}), "row 1 needs a string in the field text, got b'a'"),
-        ("t.parquet", pd.DataFrame({"text": ["a", None]}), "row 2 needs a string in the field text, got None"),
+        ("t.parquet", pa.table([["a"], ["b"]], names=["text", "text"]), "2 fields are called text"),
+        ("t.json", "[" * 100_000, "the list is nested too deeply"),
+        ("t.jsonl", '{"text":' * 100_000, "line 1 is nested too deeply"),
     ],
 )
 def test_faults_are_named_in_one_line(tmp_path, name, content, message):
     path = tmp_path / name
     if isinstance(content, pd.DataFrame):
         content.to_parquet(path)
+    elif isinstance(content, pa.Table):
+        pq.write_table(content, path)
     elif content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(CorpusError, match=message) as caught:
@@ -113,6 +118,11 @@ def test_a_folder_must_hold_one_dataset(tmp_path, function):
     DatasetDict(test=Dataset.from_dict({"text": ["a"]}), train=Dataset.from_dict({"text": ["a"]})).save_to_disk("both")
     with pytest.raises(CorpusError, match=r"cannot read both \(a folder of test, train\): .* name another"):
         function(config("both"))
+    Dataset.from_dict({"text": ["a"]}).save_to_disk("none")
+    state = tmp_path / "none/state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"_data_files": []}))
+    with pytest.raises(CorpusError, match=r"cannot read none \(a dataset without rows\)"):
+        function(config("none"))
 
 
 def test_digest_depends_on_contents_not_on_names(tmp_path):

@@ -173,6 +173,7 @@ parameters:
          "circle: `training.clip.norm` -> `training.clip.norm`"),
         ("{values: [8, 64, 512]}", "{values: [8, 64], when: {training.lr_rule: none}}", 8,
          "circle: `training.batch_size` -> `training.lr_rule` -> `training.batch_size`"),
+        ("model.init: he", "training.precision: fp32", 3, "`training.precision`, which is auto until the sweep starts"),
         ("model.init: he", "model.int: he", 3, "`model.int`, which is no path.*`model.init`"),
         ("model.init: he", "model.init: hee", 3, "impossible `model.init`: it must be .* got 'hee'; did you mean `he`"),
         ("training.clip: piecewise", "training.clip: linear", 7, "can never exist: .* is linear, but that is none"),

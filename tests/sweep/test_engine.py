@@ -161,7 +161,14 @@ def test_a_budget_stops_a_sweep_and_a_larger_one_resumes_it_to_the_undisturbed_t
         without_ray.setattr(engine, "cluster", None)
         assert engine.resume(folder.path, ["x"], lambda record: None).spent == stopped.spent
     assert folder.read() == before
-    resumed = engine.resume(folder.path, ["x"], lambda record: None, ["budget.epochs=100"])
+
+    def interrupt(record):
+        if isinstance(record, records.EpochRecord):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert engine.resume(folder.path, ["x"], interrupt, ["budget.epochs=100"]).signal == signal.SIGINT
+    # The larger budget stays in force.
+    resumed = engine.resume(folder.path, ["x"], lambda record: None)
     assert (resumed.finished, resumed.spent) == (True, ())
     assert table(folder) == undisturbed
     assert len(undisturbed) == 6
@@ -170,8 +177,29 @@ def test_a_budget_stops_a_sweep_and_a_larger_one_resumes_it_to_the_undisturbed_t
     assert seeds == [0, 1] * 3
     tokens = {trial.parameters["corpus.max_samples"]: trial.epochs[1].tokens for trial in trials}
     assert 3 * tokens[20] < tokens[100]
-    # All is done: the budget of the file, long spent, is not in the way.
-    assert engine.resume(folder.path, ["x"], lambda record: None).finished
+    # All is done: a budget that is spent is not in the way.
+    assert engine.resume(folder.path, ["x"], lambda record: None, ["budget.epochs=4"]).finished
+
+
+def test_later_overrides_win_over_those_on_record_and_limits_can_be_lifted(tmp_path):
+    spec = parse_spec(parse_yaml(TINY + "budget: {wall: 1h, epochs: 4}\nresources: {gpus_per_trial: 0}\n", "t"))
+    folder = SweepFolder.create(tmp_path / "sweep", spec, {})
+    given = ["budget.epochs=8", "resources.cpus_per_trial=2"]
+    for overrides in (["budget.wall=5"], given):
+        started = records.SweepStarted(time=0, command=[], resumed=True, overrides=overrides)
+        with folder.records.open("a") as lines:
+            lines.write(records.to_line(started))
+    assert folder.changes() == given
+    assert folder.changes(["budget.epochs=9"]) == [given[1], "budget.epochs=9"]
+    lifted = folder.changes(["budget=null"])
+    assert lifted == [given[1], "budget=null"]
+    assert folder.spec(lifted).budget.is_empty
+    assert folder.spec(lifted).resources.cpus_per_trial == 2
+    assert folder.spec([*lifted, "budget.epochs=7"]).budget.model_dump(exclude_none=True) == {"epochs": 7}
+    assert folder.spec(["budget.wall=null"]).budget.model_dump(exclude_none=True) == {"epochs": 4}
+    assert folder.spec(["budget.wall=null", "budget.epochs=null"]).budget.is_empty
+    with pytest.raises(SpecError, match="auto is decided when a sweep begins"):
+        folder.spec(["resources.gpus_per_trial=auto"])
 
 
 def test_wall_time_stops_a_sweep_while_no_epoch_ends(ray_address, tmp_path):

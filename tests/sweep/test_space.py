@@ -62,8 +62,9 @@ def test_quantised_normal_rounds_to_multiples_of_q():
     assert min(values) < -40 < 60 < max(values)
 
 
-def test_probabilities_are_shares():
-    parameter = Parameter(values=["a", "b", "c"], probabilities=[1, 2, 1])
+@pytest.mark.parametrize("named", [{}, {"distribution": "categorical"}])
+def test_probabilities_are_shares(named):
+    parameter = Parameter(values=["a", "b", "c"], probabilities=[1, 2, 1], **named)
     values = [parameter.from_unit(u) for u in UNITS]
     assert [values.count(x) / len(values) for x in "abc"] == pytest.approx([0.25, 0.5, 0.25], abs=1e-3)
 
@@ -101,12 +102,16 @@ def test_every_sample_lies_inside_its_bounds(low, factor, q, u):
         ({"min": 3, "max": 1}, "`min` < `max`"),
         ({"distribution": "log_uniform", "min": 1e-4, "max": 1e-2}, "look like values"),
         ({"distribution": "log_uniform", "min": 16, "max": 512}, "look like values"),
+        ({"distribution": "log_uniform", "min": 0, "max": 0.1}, "look like values"),
+        ({"distribution": "log_uniform", "min": 1e-3, "max": 2}, "look like values"),
         ({"distribution": "log_uniform_values", "min": 0, "max": 1}, "`min` > 0"),
         ({"distribution": "int_uniform", "min": 0.5, "max": 3}, "whole bounds"),
         ({"distribution": "uniform", "min": 1}, "needs `max`, `min`"),
-        ({"values": [1, 2], "q": 3}, "takes `values`"),
+        ({"values": [1, 2], "q": 3}, "takes .*, not `q`"),
         ({"values": []}, "one or more different values"),
         ({"values": [1, 1]}, "one or more different values"),
+        ({"values": [1, 1.0]}, "one or more different values"),
+        ({"values": [1], "when": {"training.clip": {"min": 3}}}, "a range of `training.clip`, which is a section"),
         ({"values": [1, 2], "probabilities": [1]}, "one number >= 0 for each value"),
         ({"distribution": "q_uniform", "min": 1, "max": 2, "q": 5}, "no multiple of q"),
         ({"distribution": "log_normal", "mu": 600}, "exponents of e, got mu 600"),

@@ -11,7 +11,7 @@ from tune_newllm.sweep.loading import load_spec, parse_spec
 from tune_newllm.sweep.source import parse_yaml
 from tune_newllm.sweep.spec import EarlyTerminate
 from tune_newllm.sweep.tree import paths
-from tune_newllm.training.config import ClipConfig, LRScheduleConfig
+from tune_newllm.training.config import ClipConfig, EarlyStoppingConfig, LRScheduleConfig
 
 FILES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 
@@ -99,6 +99,7 @@ def test_set_on_a_searched_key_fixes_it_and_what_hung_on_it(example):
         ({"max_iter": 27, "s": 5, "eta": 3}, 27, [1, 3, 9]),
         ({"min_iter": 2, "eta": 1.5}, 8, [2, 3, 5, 7]),
         ({"min_iter": 9, "eta": 2}, 8, []),
+        ({"min_iter": 1, "eta": 1.3}, 8, [1, 2, 3, 4, 5, 7]),
     ],
 )
 def test_rungs_follow_the_bands_of_wandb(rule, epochs, rungs):
@@ -130,6 +131,14 @@ def test_rungs_follow_the_bands_of_wandb(rule, epochs, rungs):
         ("[8, 16, 32]", "[0, 16, 32]", 13, "batch_size.*must be .*, got 0"),
         ("  training.batch_size:", "  training.epochs:", 13, "cannot be searched: it is the fidelity"),
         ("  training.batch_size:", "  corpus.window:", 13, "cannot be searched"),
+        ("method: bayes", "Method: bayes", 9, "`Method`: is no known key; did you mean `method`"),
+        ("method: bayes", "3: bayes", 9, "`3`: is no known key"),
+        ("epochs: 8", "Epochs: 8", 5, "`training.Epochs`: is no known key; did you mean `epochs`"),
+        ("min: 1e-4", "Min: 1e-4", 12, "`parameters.training.lr.Min`: is no known key; did you mean `min`"),
+        ("  training.lr: {distribution: log_uniform_values,", "  List: {value: 1, Min: 1,", 12,
+         "`parameters.List.Min`: is no known key"),
+        ("name: python-docs", "name: wikitext2", 2, "`corpus.name`: there is no corpus .* mean wikitext-2"),
+        ("name: python-docs", "name: hf:wikitext2", 2, "`corpus.name` must be hf:OWNER/NAME .* mean `wikitext-2`"),
         ("method: bayes", "method: byes", 9, "did you mean `bayes`"),
         ("method: bayes", "method: grid", 9, "`training.lr` is continuous"),
         ("run_cap: 40", "budget: {}", 17, "`budget` needs one or more of `wall`"),
@@ -161,14 +170,26 @@ def test_mistakes_are_refused_with_file_line_key_and_rule(example, old, new, lin
 def test_missing_files_and_files_that_are_no_mapping_are_refused(tmp_path):
     with pytest.raises(SpecError, match="no such sweep file"):
         load_spec(tmp_path / "absent.yaml")
-    (tmp_path / "list.yaml").write_text("- 1\n")
-    with pytest.raises(SpecError, match="mapping"):
-        load_spec(tmp_path / "list.yaml")
+    for text, got in (("- 1\n", "a list"), ("# nothing\n", "nothing"), ("word", "'word'")):
+        (tmp_path / "odd.yaml").write_text(text)
+        with pytest.raises(SpecError, match=f"a mapping of keys to values, got {got}$"):
+            load_spec(tmp_path / "odd.yaml")
 
 
-@pytest.mark.parametrize("text", ["nonsense", "=3", "training.lr.deep=3", "training.lr=[", "model.size=3"])
-def test_impossible_overrides_are_refused(example, text):
-    with pytest.raises(SpecError, match=r"--set|known key"):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nonsense", "--set takes key=value"),
+        ("=3", "--set takes key=value"),
+        ("training.lr.deep=3", "--set .*`training.lr` stands in `parameters`"),
+        ("training.epochs.deep=3", "--set .*holds 8, which has no keys"),
+        ("training.lr=[", "--set"),
+        ("model.size=3", "`model.size`: is no known key"),
+        ("training.LR=1", "`training.LR`: is no known key; did you mean `lr`"),
+    ],
+)
+def test_impossible_overrides_are_refused(example, text, words):
+    with pytest.raises(SpecError, match=words):
         load_spec(example, [text])
 
 
@@ -249,6 +270,7 @@ def test_nested_parameters_are_dotted_paths_on_their_own_lines(example):
     assert load_spec(example, ["training.clip.norm=1"]).training.clip.norm == 1
     for old, new, line, words in [
         ("min: 0.5", "min: 5", 17, "`min` < `max`"),
+        ("{min: 0.5, max: 2.5}", "{parameters: {}}", 17, "must be a mapping of one or more names"),
         ("norm:", "nrm:", 17, "`training.clip.nrm` is no path.*`training.clip.norm`"),
         ("      clip:\n", "      clip:\n        min: 3\n", 16, "`parameters` under `training.clip` .* got `min`"),
         ("      clip:\n", "      clip.norm: {value: 1}\n      clip:\n", 18, "`training.clip.norm` is given twice"),
@@ -257,6 +279,28 @@ def test_nested_parameters_are_dotted_paths_on_their_own_lines(example):
         with pytest.raises(SpecError, match=words) as caught:
             load_spec(example)
         assert str(caught.value).startswith(f"{example}:{line}:")
+
+
+def test_a_key_inside_a_section_that_is_searched_as_a_whole_cannot_be_set(example):
+    with pytest.raises(SpecError, match=r"--set .*`training.clip` stands in `parameters` as a whole"):
+        load_spec(example, ["parameters.training.clip={values: [none, original]}", "training.clip.norm=2"])
+
+
+def test_a_key_inside_a_section_that_is_off_turns_it_on_with_its_defaults(example):
+    spec = load_spec(
+        example, ["training.early_stopping.patience=3", "early_terminate=none", "early_terminate.min_iter=2"]
+    )
+    assert spec.training.early_stopping == EarlyStoppingConfig(patience=3)
+    assert spec.early_terminate == EarlyTerminate(min_iter=2)
+
+
+def test_early_termination_that_never_decides_is_a_warning(example):
+    warnings = []
+    example.write_text(EXAMPLE.replace("min_iter: 4", "min_iter: 8"))
+    load_spec(example, (), warnings)
+    assert warnings == [
+        f"{example}:16: `early_terminate` stops no trial: it decides from epoch 8 on, and trials end with epoch 8"
+    ]
 
 
 def test_setting_a_section_fixes_what_is_searched_inside_it(example):

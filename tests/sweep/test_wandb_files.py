@@ -30,6 +30,16 @@ parameters:
   wd: {distribution: inv_log_uniform_values, min: 1e-5, max: 1e-2}
   seed: {values: [1, 2, 3]}
 """
+SNIPPET = """\
+method: random
+metric: {goal: minimize, name: loss}
+parameters:
+  learning_rate: {distribution: uniform, min: 0, max: 0.1}
+  decay: {min: 0.001, max: 0.01}
+  batch_size: {values: [16, 48]}
+  family: {values: [cnn, rnn]}
+  model: {values: [a, b]}
+"""
 BAYES = """\
 project: notes
 entity: somebody
@@ -48,9 +58,9 @@ parameters:
 """
 
 
-def parse(text):
+def parse(text, *overrides):
     warnings = []
-    return parse_spec(parse_yaml(text, "x"), (), warnings), [line.removeprefix("x:") for line in warnings]
+    return parse_spec(parse_yaml(text, "x"), overrides, warnings), [line.removeprefix("x:") for line in warnings]
 
 
 def test_a_grid():
@@ -101,6 +111,32 @@ def test_a_model_based_search_that_stops_early():
     assert "12: `optimizer.momentum` is read as `training.beta1`" in told
 
 
+def test_a_file_of_bare_names_without_a_program():
+    spec, warnings = parse(SNIPPET)
+    assert list(spec.searched) == ["training.lr", "training.weight_decay", "training.batch_size"]
+    assert (spec.searched["training.lr"].low, spec.model.family) == (0, "context_vector")
+    assert [line for line in warnings if "names nothing here" in line] == [
+        f"{line}: `{name}` is ignored: it names nothing here, or more than one thing"
+        for line, name in ((7, "family"), (8, "model"))
+    ]
+
+
+def test_names_are_understood_wherever_parameters_are_named():
+    text = SNIPPET.replace("0.01}", "0.01, when: {batch_size: 16}}") + (
+        "points: [{learning_rate: 0.05, batch_size: 16, decay: 0.002, family: cnn}]\n"
+        "balanced: batch_size\nearly_terminate: {min_iter: 2, within: batch_size}\nname: first\n"
+    )
+    spec, _ = parse(text)
+    assert spec.points == [{"training.lr": 0.05, "training.batch_size": 16, "training.weight_decay": 0.002}]
+    assert spec.balanced == spec.early_terminate.within == "training.batch_size"
+    assert not spec.is_active("training.weight_decay", {"training.batch_size": 48})
+    fixed, _ = parse(text, "batch_size=48", "epochs=7", "parameters.learning_rate.max=0.2")
+    assert (fixed.training.batch_size, fixed.training.epochs) == (48, 7)
+    assert (list(fixed.searched), fixed.searched["training.lr"].high) == (["training.lr", "training.weight_decay"], 0.2)
+    with pytest.raises(SpecError, match=r"x:9: `training.lr` = 5 lies outside"):
+        parse(text.replace("learning_rate: 0.05", "learning_rate: 5"))
+
+
 @pytest.mark.parametrize(
     ("text", "old", "new", "line", "words"),
     [
@@ -110,7 +146,11 @@ def test_a_model_based_search_that_stops_early():
         (GRID, "epochs: {value: 7}", "epochs: {value: many}", 6, "`training.epochs`: must be a valid integer"),
         (GRID, "epochs: {value: 7}", "epochs: {values: []}", 6, "`values` must be one or more"),
         (RANDOM, "min: -9.2, max: -3.4", "min: 0.0001, max: 0.03", 8, "look like values"),
-        (GRID, "program: fit.py", "run_cap: 3", 4, "`lr` is no path of the configuration; did you mean `training.lr`"),
+        (GRID, "program: fit.py", "seeds: 3", 4, "`lr` is no path of the configuration; did you mean `training.lr`"),
+        (GRID, "  lr:", "  training.lrr:", 4, "`training.lrr` is no path .*; did you mean `training.lr`"),
+        (GRID, "  lr:", "  net.depth:", 4, "`net.depth` is no path of the configuration"),
+        ("name: a\nparameters: {training.lr: {value: 1}}", "1}", "2}", 1, "`name`: is no known key"),
+        ("program: a\nparameters: {fc: {value: 1}, seed: {values: [1, 2]}}", "1}", "2}", 2, "none of the parameters"),
         (BAYES, "max_iter: 27", "max_iter: 27, strikt: 1", 7, "`early_terminate.strikt`: is no known key"),
     ],
 )

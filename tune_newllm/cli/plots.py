@@ -15,7 +15,7 @@ HEIGHT = 15
 def drawn(plot: "Plot", width: int) -> str:
     """The plot in lines of at most `width` characters: a title, a legend where there are several curves, the curves.
 
-    A curve alone is a fine line; several are made of a letter each, of which the later covers the earlier.
+    A curve alone is a fine line; several are made of a letter or digit each, of which the later covers the earlier.
     """
     import plotext
 
@@ -67,9 +67,9 @@ def _legend(curves: "list[Curve]", letters: list[str], width: int) -> list[str]:
 
 
 def _letters(labels: list[str]) -> list[str]:
-    """For each label a letter of its own, its first where that is free."""
+    """For each label a letter of its own, its first where that is free; then digits, then a star for all the rest."""
     taken: list[str] = []
     for label in labels:
-        wanted = [letter for letter in label.lower() if letter.isalpha()] + list("xyzabcdefghijklmnopqrstuvw")
-        taken.append(next(letter for letter in wanted if letter not in taken))
+        wanted = [letter for letter in label.lower() if letter.isalpha()] + list("xyzabcdefghijklmnopqrstuvw0123456789")
+        taken.append(next((letter for letter in wanted if letter not in taken), "*"))
     return taken

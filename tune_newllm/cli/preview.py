@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tune_newllm.cli.curves import Plot, Sample
     from tune_newllm.data.corpora import PreparedCorpus
     from tune_newllm.sweep.spec import SweepSpec
+    from tune_newllm.training.config import Configuration
 
 SAMPLES = 10
 WIDEST = 100
@@ -102,12 +103,14 @@ def _draw(curves: list["Plot"]) -> None:
 def _cost(spec: "SweepSpec", samples: list["Sample"], corpus: "PreparedCorpus") -> dict[str, Any]:
     """An upper bound, since ASHA and patience stop trials; `configurations` and `seconds` are None for no end."""
     from tune_newllm.cli.training import sizes, trial_seconds
+    from tune_newllm.sweep.study import grid
 
-    def seconds(configuration: Any) -> float:
+    def seconds(configuration: "Configuration") -> float:
         return trial_seconds(configuration, corpus.first(configuration.corpus.max_samples))
 
-    each = statistics.fmean(seconds(made) for _, made in samples or [({}, spec.configuration())])
-    count = spec.run_cap or (_grid_size(spec, spec.order, {}) if spec.method == "grid" else None)
+    base = spec.configuration()
+    each = statistics.fmean(seconds(made) for _, made in samples or [({}, base)])
+    count = spec.run_cap or (sum(1 for _ in grid(spec, spec.order, {})) if spec.method == "grid" else None)
     bounds = [] if count is None else [count * spec.seeds * each]
     if spec.budget.epochs is not None:
         bounds.append(spec.budget.epochs * each / spec.training.epochs)
@@ -115,17 +118,7 @@ def _cost(spec: "SweepSpec", samples: list["Sample"], corpus: "PreparedCorpus") 
         bounds.append(spec.budget.device_hours * 3600)
     total = {"configurations": count, "seeds": spec.seeds, "budget": spec.budget.model_dump(exclude_none=True)}
     times = {"seconds_per_trial": each, "seconds": min(bounds, default=None)}
-    return sizes(spec.configuration(), corpus) | total | times
-
-
-def _grid_size(spec: "SweepSpec", paths: list[str], values: dict[str, Any]) -> int:
-    """Configurations of a grid that hold `values` and whatever exists of `paths`."""
-    if not paths:
-        return 1
-    first, *rest = paths
-    if not spec.is_active(first, values):
-        return _grid_size(spec, rest, values)
-    return sum(_grid_size(spec, rest, {**values, first: choice}) for choice in spec.searched[first].choices or ())
+    return sizes(base, corpus.first(base.corpus.max_samples)) | total | times
 
 
 def _total(spec: "SweepSpec", configurations: int | None) -> str:

@@ -2,14 +2,14 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tune_newllm.cli.text import near, place, spent_budget, warn, wrapped
+from tune_newllm.cli.text import near, place, resume_command, spent_budget, warn, wrapped
 from tune_newllm.errors import TuneError
 
 if TYPE_CHECKING:
@@ -38,7 +38,11 @@ _concurrent = click.option("--max-concurrent", type=click.IntRange(1), help="Mos
     help="Folder that holds the sweeps.",
 )
 @_set
-@click.option("--trials", type=click.IntRange(1), help="Number of trials; short for --set run_cap=N.")
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    help="Number of configurations, each trained with every seed; short for --set run_cap=N.",
+)
 @_concurrent
 @click.option("--dry-run", is_flag=True, help="Check the file and show what would be run; write nothing.")
 @_json
@@ -110,10 +114,10 @@ def resume(sweep: Path, overrides: tuple[str, ...], max_concurrent: int | None, 
 
     changes = [*overrides, *([f"resources.max_concurrent={max_concurrent}"] if max_concurrent else [])]
     folder = SweepFolder.open(sweep)
-    spec = folder.spec(changes)
-    with _resumable(sweep), display(spec, quiet, past=folder.read()) as listener:
+    spec = folder.spec(folder.changes(changes))
+    with _resumable(sweep, changes), display(spec, quiet, past=folder.read()) as listener:
         outcome = engine.resume(sweep, _command(), listener, changes)
-    return _conclude(outcome, as_json)
+    return _conclude(outcome, as_json, changes if outcome.idle else [])
 
 
 @click.command()
@@ -153,30 +157,33 @@ def report(sweep: Path, out: Path | None, as_json: bool) -> int:
 
 
 @contextmanager
-def _resumable(folder: Path) -> Iterator[None]:
-    """Say how to go on when the user will not even wait for a clean stop."""
+def _resumable(folder: Path, changes: Sequence[str] = ()) -> Iterator[None]:
+    """Say how to go on when the user will not even wait for a clean stop; `changes` may not be on record yet."""
     try:
         yield
     except KeyboardInterrupt:
         if folder.exists():
-            click.echo(f"stopped at once; go on with: python -m tune_newllm resume {place(folder)}", err=True)
+            click.echo(f"stopped at once; go on with: {resume_command(folder, changes)}", err=True)
         raise
 
 
-def _conclude(outcome: "Outcome", as_json: bool) -> int:
-    """Export the best trial, write the report, print the answers; the exit code says how the sweep went."""
+def _conclude(outcome: "Outcome", as_json: bool, changes: Sequence[str] = ()) -> int:
+    """Export the best trial, write the report, print the answers; the exit code says how the sweep went.
+
+    `changes` are overrides that are not on record, so that the command to go on with has to repeat them.
+    """
     import analysis
 
     folder = near(outcome.folder)
     if not outcome.finished and not outcome.spent:
-        click.echo(f"stopped; go on with: python -m tune_newllm resume {place(folder)}", err=True)
+        click.echo(f"stopped; go on with: {resume_command(folder)}", err=True)
         return 128 + outcome.signal if outcome.signal is not None else 1
     loaded = analysis.load(folder)
     ranked = analysis.best(loaded, 1)
     best = str(ranked.trials.iloc[0]["trial_id"]) if ranked.full_fidelity and not ranked.trials.empty else None
     problem = _present(folder, best, as_json) if outcome.finished or (best and not outcome.idle) else None
     if outcome.spent:
-        click.echo(spent_budget(outcome.spent, place(folder)), err=True)
+        click.echo(spent_budget(outcome.spent, folder, changes), err=True)
     if problem is not None:
         raise problem
     if outcome.spent:

@@ -47,10 +47,18 @@ def used(use: "Use") -> str:
     return f"{digits(use.used, 3)} of {digits(use.limit)} {use.key.replace('_', ' ')}"
 
 
-def spent_budget(spent: Sequence["Use"], sweep: str) -> str:
-    """That a budget is spent, and the command that goes on with twice as much."""
-    more = " ".join(f"--set budget.{use.key}={_doubled(use)}" for use in spent)
-    return f"budget spent ({', '.join(map(used, spent))}); go on with: python -m tune_newllm resume {sweep} {more}"
+def resume_command(sweep: Path, changes: Sequence[str] = ()) -> str:
+    """The command that goes on with a sweep, with these `KEY=VALUE` overrides."""
+    sets = "".join(f" --set {shlex.quote(change)}" for change in changes)
+    return f"python -m tune_newllm resume {place(sweep)}{sets}"
+
+
+def spent_budget(spent: Sequence["Use"], sweep: Path, changes: Sequence[str] = ()) -> str:
+    """That a budget is spent, and the command that goes on with twice as much and with these overrides."""
+    more = [f"budget.{use.key}={_doubled(use)}" for use in spent]
+    kept = [change for change in changes if change.partition("=")[0] not in {text.partition("=")[0] for text in more}]
+    command = resume_command(sweep, [*kept, *more])
+    return f"budget spent ({', '.join(map(used, spent))}); go on with: {command}"
 
 
 def _doubled(use: "Use") -> str:

@@ -95,7 +95,9 @@ def trial_seconds(configuration: "Configuration", corpus: "PreparedCorpus") -> f
 
     torch.set_num_threads(1)
     # Next to no learning rate: the steps shall take their time, not diverge.
-    training = dataclasses.replace(configuration.training, precision="fp32", lr=1e-9, lr_rule="none", lr_size_rule="none")
+    training = dataclasses.replace(
+        configuration.training, precision="fp32", lr=1e-9, lr_rule="none", lr_size_rule="none"
+    )
     state = TrainState.create(training, build(configuration.model, len(corpus.tokenizer), training.seed))
     micro_batch = resolve_micro_batch(training.micro_batch, state.device)
     seconds = []

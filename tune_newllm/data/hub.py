@@ -9,7 +9,6 @@ import json
 import os
 import re
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tune_newllm.data.choices import among
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.progress import track
+from tune_newllm.data.reach import first_line, silence
 from tune_newllm.errors import CorpusError
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ CORPORA = {
 }
 """Names of our own -> what they stand for."""
 
-_PATIENCE = 2.0
-"""Seconds for the hub to answer; `HF_HUB_ETAG_TIMEOUT` gives it another number."""
+_UNREACHED = {"ConnectionError", "TimeoutError", "TransportError", "LocalEntryNotFoundError"}
+"""Names of the classes of errors, those of several libraries, that come of a lost connection."""
 
 
 class _Wanted(NamedTuple):
@@ -105,7 +105,7 @@ def _builder(wanted: _Wanted, config: CorpusConfig) -> "DatasetBuilder":
         builder = load_dataset_builder(f"hf://datasets/{wanted.repository}", wanted.configuration)
         builder.download_and_prepare()
     except Exception as error:  # the library raises errors of a dozen kinds
-        raise _refusal(wanted, error) from error
+        raise _refusal(wanted, config, error) from error
     return builder
 
 
@@ -117,44 +117,28 @@ def _cache() -> Path:
 
 def _refuse_unreachable(wanted: _Wanted, config: CorpusConfig, others: str = "") -> None:
     from huggingface_hub import is_offline_mode
-    from huggingface_hub.constants import ENDPOINT
 
     offline = is_offline_mode() or os.environ.get("HF_DATASETS_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    if why := "offline mode is set" if offline else _silence(ENDPOINT):
-        raise CorpusError(
-            f"corpus.name: {wanted.name} is not in the cache {_cache()}{others and f' ({others})'} "
-            f"and {ENDPOINT} is out of reach ({why}): "
-            "run once with a network (HF_HOME says where it is kept), or fetch the files of "
-            f"{wanted.repository} elsewhere and give them to the corpus text with field: {config.field}; "
-            "python-docs needs no network"
-        )
+    # What is asked for is what `datasets` asks for first.
+    if why := "offline mode is set" if offline else silence(f"{_page(wanted)}/resolve/main/README.md"):
+        raise _out_of_reach(wanted, config, why, others)
 
 
-def _silence(endpoint: str) -> str | None:
-    """Why the hub does not answer, None if it does."""
-    from huggingface_hub import get_session
-
-    patience = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _PATIENCE)
-    why: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            status = get_session().head(endpoint, timeout=patience).status_code
-            why.append(f"it answers {status}" if status >= 500 else None)
-        except Exception as error:
-            why.append(_first_line(error))
-
-    # In a thread, because looking up a name has no time limit of its own.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(patience)
-    return why[0] if why else f"no answer in {patience:g} s, HF_HUB_ETAG_TIMEOUT allows more"
-
-
-def _refusal(wanted: _Wanted, error: Exception) -> CorpusError:
+def _out_of_reach(wanted: _Wanted, config: CorpusConfig, why: str, others: str = "") -> CorpusError:
     from huggingface_hub.constants import ENDPOINT
 
-    text, page = str(error), f"{ENDPOINT}/datasets/{wanted.repository}"
+    return CorpusError(
+        f"corpus.name: {wanted.name} is not in the cache {_cache()}{others and f' ({others})'} and {ENDPOINT} is out "
+        f"of reach ({why}): run once with a network (HF_HOME says where it is kept), or fetch the files of "
+        f"{wanted.repository} elsewhere and give them to the corpus text with field: {config.field}; "
+        "python-docs needs no network"
+    )
+
+
+def _refusal(wanted: _Wanted, config: CorpusConfig, error: Exception) -> CorpusError:
+    text, page = str(error), _page(wanted)
+    if "LocalEntryNotFoundError" in text or _connection_lost(error):
+        return _out_of_reach(wanted, config, first_line(error))
     if "gated dataset" in text:
         why = f"it is gated: accept its terms at {page}, then log in by `hf auth login` or set HF_TOKEN"
     elif "doesn't exist on the Hub" in text:
@@ -166,8 +150,21 @@ def _refusal(wanted: _Wanted, error: Exception) -> CorpusError:
         configured = f"no configuration {wanted.configuration}" if wanted.configuration else example
         why = f"it has {configured}: {among(wanted.configuration or '', known)}"
     else:
-        why = f"{_first_line(error)}: see {page}, or give its files to the corpus text"
+        why = f"{first_line(error)}: see {page}, or give its files to the corpus text"
     return CorpusError(f"corpus.name: cannot load {wanted.name}, {why}")
+
+
+def _connection_lost(error: BaseException | None) -> bool:
+    """Whether a lost connection is the error or its cause."""
+    if error is None:
+        return False
+    return bool(_UNREACHED & {kind.__name__ for kind in type(error).__mro__}) or _connection_lost(error.__cause__)
+
+
+def _page(wanted: _Wanted) -> str:
+    from huggingface_hub.constants import ENDPOINT
+
+    return f"{ENDPOINT}/datasets/{wanted.repository}"
 
 
 def _configurations(wanted: _Wanted) -> list[str]:
@@ -193,7 +190,7 @@ def _splits(wanted: _Wanted, config: CorpusConfig, builder: "DatasetBuilder") ->
         except (ValueError, AssertionError) as error:
             why = f"{name!r} is none of the splits of {wanted.name}, {among(name, known)}"
             if re.split(r"\W", name)[0] in known:
-                why = f"{name!r} is no slice of {wanted.name} ({_first_line(error)})"
+                why = f"{name!r} is no slice of {wanted.name} ({first_line(error)})"
             cut = 'train: "train[:95%]" and validation: "train[95%:]"'
             raise CorpusError(f"corpus.{split}: {why}; cut one with slices such as {cut}") from error
         _check_field(wanted, config.field, rows)
@@ -208,10 +205,6 @@ def _check_field(wanted: _Wanted, field: str, rows: "Dataset") -> None:
         got = f"which holds {kinds[field] or 'a list or an object'}" if field in kinds else "which it has not"
         choice = among(field, strings) if strings else "it has none"
         raise CorpusError(f"corpus.field must name a column of strings in {wanted.name}, got {field}, {got}: {choice}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0]
 
 
 @contextlib.contextmanager

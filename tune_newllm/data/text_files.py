@@ -2,7 +2,8 @@
 
 A `.txt` file is one text per line. `.jsonl`, `.json` (one list, or a row per line), `.parquet` and `.arrow` hold one
 text per row, in the field that the configuration names; so does a folder written by `Dataset.save_to_disk`. Text and
-JSON may be compressed (`.txt.gz`). Blank texts are dropped. Relative paths start at the current directory.
+JSON may be compressed (`.txt.gz`). Blank texts, nulls among them, are dropped. Relative paths start at the current
+directory.
 """
 
 import gzip
@@ -99,10 +100,13 @@ def _saved_parts(folder: _File) -> list[_File]:
     """The Arrow files of a folder that `Dataset.save_to_disk` wrote, in the order of its rows."""
     try:
         state = json.loads((folder.path / "state.json").read_text(encoding="utf-8"))
-        return [folder._replace(path=folder.path / part["filename"]) for part in state["_data_files"]]
+        parts = [folder._replace(path=folder.path / part["filename"]) for part in state["_data_files"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         saved = sorted(path.parent.name for path in folder.path.glob("*/state.json"))
         raise folder.unreadable(f"a folder of {', '.join(saved)}" if saved else "a folder without a dataset") from error
+    if not parts:
+        raise folder.unreadable("a dataset without rows")
+    return parts
 
 
 def _lines(file: _File) -> Iterator[str]:
@@ -138,6 +142,8 @@ def _parsed(file: _File, what: str, text: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise file.unreadable(f"{what} is not JSON") from error
+    except RecursionError as error:
+        raise file.unreadable(f"{what} is nested too deeply") from error
 
 
 def _parquet(file: _File) -> Iterator[str]:
@@ -173,6 +179,8 @@ def _arrow(file: _File) -> Iterator[str]:
 def _check_field(file: _File, names: list[str]) -> None:
     if file.field not in names:
         raise file.unreadable(f"no field {file.field}, only {', '.join(names)}")
+    if names.count(file.field) > 1:
+        raise file.unreadable(f"{names.count(file.field)} fields are called {file.field}")
 
 
 def _column(file: _File, batches: "Iterable[RecordBatch]") -> Iterator[str]:
@@ -185,6 +193,8 @@ def _text(file: _File, number: int, row: Any) -> str:
     if not isinstance(row, dict):
         raise file.unreadable(f"row {number} is not a JSON object")
     value = row.get(file.field)
+    if value is None and file.field in row:
+        return ""
     if not isinstance(value, str):
         raise file.unreadable(f"row {number} needs a string in the field {file.field}, got {value!r:.40}")
     try:

@@ -63,13 +63,15 @@ def normalised(when: Any) -> Any:
     """The mapping under `when` with shorthands spelled out: `training.clip: none` asks for `training.clip.schedule`.
 
     Raises:
-        ValueError: it is no mapping, empty, or asks for a path twice.
+        ValueError: it is no mapping, empty, asks for a path twice, or for a range of a section.
     """
     if not isinstance(when, dict) or not when:
         raise ValueError(f"`when` is a mapping of paths to values, such as {{model.init: he}}, got {when!r}")
     found: dict[str, Any] = {}
     for path, wanted in when.items():
-        if path in SHORTHANDS and not isinstance(wanted, dict):
+        if isinstance(wanted, dict) and path in {*SHORTHANDS, *SWITCHES}:
+            raise ValueError(f"`when` asks for a range of `{path}`, which is a section; ask for a key inside it")
+        if path in SHORTHANDS:
             path = f"{path}.{SHORTHANDS[path]}"
             wanted = ["none" if value is None else value for value in wanted] if isinstance(wanted, list) else wanted
             wanted = "none" if wanted is None else wanted

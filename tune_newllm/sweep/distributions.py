@@ -2,8 +2,11 @@
 
 import json
 import math
+from itertools import combinations
 from statistics import NormalDist
 from typing import Any, Literal, get_args
+
+from tune_newllm.sweep.conditions import same
 
 Distribution = Literal[
     "constant", "categorical", "categorical_w_probabilities", "uniform", "int_uniform", "q_uniform",
@@ -21,7 +24,7 @@ def keys(distribution: str) -> tuple[set[str], set[str]]:
     if distribution == "constant":
         return {"value"}, set()
     if distribution.startswith("categorical"):
-        return {"values"} | ({"probabilities"} if "prob" in distribution else set()), set()
+        return ({"values", "probabilities"}, set()) if "prob" in distribution else ({"values"}, {"probabilities"})
     allowed = {"q"} if distribution.startswith("q_") else set()
     if "normal" in distribution:
         return set(), allowed | {"mu", "sigma"}
@@ -57,8 +60,7 @@ def check_keys(distribution: str, given: set[str]) -> None:
 
 def check_choices(values: list[Any], probabilities: list[float] | None) -> None:
     """Raise ValueError unless the values differ and the probabilities suit them."""
-    labels = [label(value) for value in values]
-    if not values or len(set(map(repr, labels))) < len(values):
+    if not values or any(same(one, other) for one, other in combinations(values, 2)):
         raise ValueError(f"`values` must be one or more different values, got {values!r}")
     if probabilities is not None and (
         len(probabilities) != len(values) or any(p < 0 for p in probabilities) or not sum(probabilities) > 0
@@ -74,7 +76,7 @@ def check_bounds(distribution: str, low: float, high: float) -> None:
         raise ValueError(f"int_uniform has whole bounds, got min {low:g}, max {high:g}")
     if "log" in distribution and distribution.endswith("_values") and low <= 0:
         raise ValueError(f"{distribution} needs `min` > 0, got {low:g}")
-    looks_like_values = 0 < low < high <= 1 or high > LARGEST_EXPONENT or low < -LARGEST_EXPONENT
+    looks_like_values = 0 <= low < high <= 1 or 0 < low < 0.01 or high > LARGEST_EXPONENT or low < -LARGEST_EXPONENT
     if "log" in distribution and not distribution.endswith("_values") and looks_like_values:
         raise ValueError(
             f"the bounds of {distribution} are exponents of e, but min {low:g}, max {high:g} look like values; "

@@ -51,9 +51,9 @@ class Driver:
         # Ray pickles all it is given for a restore that never happens: a resume reads the records.
         return {}
 
-    def start(self, command: list[str], resumed: bool) -> None:
+    def start(self, started: SweepStarted) -> None:
         """A driver begins to work."""
-        self._write(SweepStarted(time=time.time(), command=command, resumed=resumed))
+        self._write(started)
         self._working = True
         for trial in self.history.unfinished():
             # The crash came between an impossible trial's first record and its last.

@@ -4,6 +4,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 from tune_newllm.data.corpora import PreparedCorpus, open_prepared, prepare
 from tune_newllm.errors import FolderError
+from tune_newllm.records import SweepStarted
 from tune_newllm.sweep import provenance
 from tune_newllm.sweep.cluster import cluster
 from tune_newllm.sweep.driver import Driver, Listener
@@ -48,7 +50,8 @@ def search(spec: SweepSpec, corpus: PreparedCorpus, path: Path, command: list[st
         folder = SweepFolder.create(path, resolved, facts)
         with folder.lock():
             driver = Driver(folder, resolved, len(corpus.tokenizer), listener)
-            return _run(driver, _kept(corpus, folder, resolved), command, resumed=False)
+            started = SweepStarted(time=time.time(), command=command)
+            return _run(driver, _kept(corpus, folder, resolved), started)
 
 
 def resume(path: Path, command: list[str], listener: Listener, overrides: Iterable[str] = ()) -> Outcome:
@@ -56,13 +59,15 @@ def resume(path: Path, command: list[str], listener: Listener, overrides: Iterab
 
     Args:
         overrides: `resources.KEY=VALUE` texts, for a machine other than the first one, and `budget.KEY=VALUE` texts.
+            Those of the last driver stay in force; where both give a key, these win.
 
     Raises:
         FolderError: no sweep, its data is gone or has changed, or a driver is at work on it.
         UsageError: the resources that a trial asks for are not there.
     """
     folder = SweepFolder.open(path)
-    spec = folder.spec(overrides)
+    changes = folder.changes(overrides)
+    spec = folder.spec(changes)
     recorded = folder.provenance()["data"]["fingerprint"]
     place = folder.corpus()
     corpus = open_prepared(place) if place.is_dir() else prepare(spec.widest_corpus)
@@ -74,10 +79,11 @@ def resume(path: Path, command: list[str], listener: Listener, overrides: Iterab
             return Outcome(folder.path, finished=False, spent=tuple(spent), idle=True)
         with cluster(spec.resources.address) as machines:
             driver.spec = spec.model_copy(update={"resources": settle(spec.resources, machines)})
-            return _run(driver, _kept(corpus, folder, driver.spec), command, resumed=True)
+            started = SweepStarted(time=time.time(), command=command, resumed=True, overrides=changes)
+            return _run(driver, _kept(corpus, folder, driver.spec), started)
 
 
-def _run(driver: Driver, corpus: Path, command: list[str], resumed: bool) -> Outcome:
+def _run(driver: Driver, corpus: Path, started: SweepStarted) -> Outcome:
     """Let Ray run what the driver suggests, until nothing is left or a signal or the budget says stop."""
     from tune_newllm.sweep.tuning import DriverSearcher, RecordingASHA, tuner
 
@@ -88,7 +94,7 @@ def _run(driver: Driver, corpus: Path, command: list[str], resumed: bool) -> Out
             def stop() -> bool:
                 return request.signal is not None or bool(driver.over_budget())
 
-            driver.start(command, resumed)
+            driver.start(started)
             scheduler = RecordingASHA(driver)
             shared = {"folder": str(driver.folder.path), "corpus": str(corpus), "threads": threads(driver.spec)}
             searcher = DriverSearcher(driver, shared, stop)

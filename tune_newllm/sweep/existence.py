@@ -84,6 +84,9 @@ def _judge_searched(found: Verdict, asked: str, condition: Condition, spec: Swee
 
 def _judge_fixed(found: Verdict, asked: str, condition: Condition, spec: SweepSpec, fixed: Any) -> None:
     """A condition on a key that is the same in all trials."""
+    if fixed == "auto":
+        found.faults.append(f"asks in `when` for `{asked}`, which is auto until the sweep starts; give it a value")
+        return
     for value in condition.values or []:
         try:
             spec.assembled({asked: value})

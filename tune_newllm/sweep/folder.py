@@ -13,9 +13,12 @@ from filelock import FileLock, Timeout
 
 from tune_newllm import records
 from tune_newllm.errors import FolderError, SpecError
-from tune_newllm.records import Record
-from tune_newllm.sweep.loading import load_spec
+from tune_newllm.records import Record, SweepStarted
+from tune_newllm.sweep.loading import parse_spec
+from tune_newllm.sweep.overrides import override
+from tune_newllm.sweep.source import read_yaml
 from tune_newllm.sweep.spec import SweepSpec
+from tune_newllm.sweep.tree import none_to_null
 from tune_newllm.training.weights import sync
 
 LARGEST_COPIED_CORPUS = 100_000_000
@@ -96,17 +99,35 @@ class SweepFolder:
         """The folder of one trial: configuration, log, tokenizer, weights and training state."""
         return self.path / "trials" / trial_id
 
+    def changes(self, overrides: Iterable[str] = ()) -> list[str]:
+        """The overrides of the last driver followed by these, without those that a later one replaces."""
+        earlier = next((row.overrides for row in reversed(self.read()) if isinstance(row, SweepStarted)), [])
+        kept: list[str] = []
+        for text in (*earlier, *overrides):
+            key = text.partition("=")[0].strip()
+            kept = [other for other in kept if not f"{other.partition('=')[0].strip()}.".startswith(f"{key}.")]
+            kept.append(text)
+        return kept
+
     def spec(self, overrides: Iterable[str] = ()) -> SweepSpec:
-        """The resolved sweep file, perhaps with other `resources` or another `budget`.
+        """The resolved sweep file, perhaps with other `resources` or another `budget`: `null` for it or one of its
+        keys lifts the limit.
 
         Raises:
             SpecError: the file is damaged, or an override concerns what a sweep cannot change any more.
         """
-        changes = list(overrides)
-        for text in changes:
-            if not text.startswith(("resources.", "budget.")):
+        source = read_yaml(self.path / "sweep.yaml")
+        for text in overrides:
+            if not text.startswith(("resources.", "budget.", "budget=")):
                 raise SpecError(f"--set {text}: a sweep that has begun can change its `resources` and `budget` only")
-        return load_spec(self.path / "sweep.yaml", changes)
+            override(source, text, {})
+        limits = none_to_null(source.values.get("budget")) or {}
+        if isinstance(limits, dict) and all(limit is None for limit in limits.values()):
+            source.values.pop("budget", None)
+        spec = parse_spec(source)
+        if spec.resources.gpus_per_trial == "auto":
+            raise SpecError("resources.gpus_per_trial: auto is decided when a sweep begins, give a number to a resume")
+        return spec
 
     def provenance(self) -> dict[str, Any]:
         """Versions, hardware, data fingerprint and command line of the first start.

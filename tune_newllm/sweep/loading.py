@@ -35,8 +35,8 @@ def parse_spec(source: Source, overrides: Iterable[str] = (), warnings: list[str
     """Validate a parsed file, whose values are changed on the way. Arguments and errors are those of `load_spec`."""
     told: list[str] = [] if warnings is None else warnings
     flatten(source)
-    adopt(source, told)
-    overridden = [path for text in overrides for path in override(source, text)]
+    aliases = adopt(source, told)
+    overridden = [path for text in overrides for path in override(source, text, aliases)]
     flatten(source)
     spec = structured(source)
     if not circle(spec.parameters):

@@ -42,6 +42,7 @@ def _inside(source: Source, group: dict[str, Any], path: str, here: Location) ->
             f"got `{others[0]}` beside it; write that at each of them"
         )
     inner = group["parameters"]
-    if not isinstance(inner, dict):
-        raise SpecError(f"{source.where(here)}: `parameters` under `{path}` must be a mapping of names, got {inner!r}")
+    if not isinstance(inner, dict) or not inner:
+        rule = f"`parameters` under `{path}` must be a mapping of one or more names"
+        raise SpecError(f"{source.where(here)}: {rule}, got {inner!r}")
     return inner

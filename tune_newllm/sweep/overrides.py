@@ -1,34 +1,47 @@
 """`--set path=value`: one key of the file replaced; a searched one is fixed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from tune_newllm.errors import SpecError
 from tune_newllm.sweep.activity import giver
 from tune_newllm.sweep.source import Source, parse_value
 from tune_newllm.sweep.spec import SweepSpec
-from tune_newllm.sweep.tree import expand_section
+from tune_newllm.sweep.tree import expand_section, none_to_null
 
 
-def override(source: Source, text: str) -> list[str]:
+def override(source: Source, text: str, aliases: Mapping[str, str]) -> list[str]:
     """Put one override into the file's values; returns the paths it sets, those of searched parameters included.
 
+    Args:
+        source: the file.
+        text: `path=value`.
+        aliases: other names -> the paths they stand for in this file.
+
     Raises:
-        SpecError: the text is no `path=value`, or the path leads through a value that has no keys.
+        SpecError: the text is no `path=value`, or the path leads through a value that has no keys, or into a section
+            that is searched as a whole.
     """
     path, separator, value = text.partition("=")
     if not separator or not path.strip():
         raise SpecError(f"--set takes key=value, got {text!r}")
     path, parsed = path.strip(), parse_value(value)
+    path = aliases.get(path, path)
     parameters = source.values.get("parameters")
     names = list(parameters) if isinstance(parameters, dict) else []
+    whole = giver(path.rpartition(".")[0], names)
+    if whole:
+        raise SpecError(f"--set {text}: `{whole}` stands in `parameters` as a whole; set that or parameters.{whole}")
     fixed = [name for name in names if giver(name, {path})]
     for name in fixed:
         _fix(source.values, name)
     keys = path.split(".")
     if keys[0] == "parameters" and len(keys) > 1:
         # The names of parameters are dotted themselves: `parameters.training.lr.max` is the key `max` of one.
-        named, _, last = path.removeprefix("parameters.").rpartition(".")
-        keys = ["parameters", named, last] if named in names else ["parameters", path.removeprefix("parameters.")]
+        inner = path.removeprefix("parameters.")
+        named, _, last = inner.rpartition(".")
+        named = aliases.get(named, named)
+        keys = ["parameters", named, last] if named in names else ["parameters", aliases.get(inner, inner)]
     _put(source, keys, parsed, text)
     return [*fixed, path]
 
@@ -56,7 +69,8 @@ def _hangs_on(path: str, names: list[str], spec: SweepSpec) -> bool:
 def _put(source: Source, keys: list[str], value: Any, text: str) -> None:
     node = source.values
     for depth, key in enumerate(keys[:-1], 1):
-        node[key] = expand_section(".".join(keys[:depth]), node.get(key) or {})
+        held = none_to_null(expand_section(".".join(keys[:depth]), node.get(key, {})))
+        node[key] = {} if held is None else held
         if not isinstance(node[key], dict):
             raise SpecError(f"--set {text}: `{'.'.join(keys[:depth])}` holds {node[key]!r}, which has no keys")
         node = node[key]

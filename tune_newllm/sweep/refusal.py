@@ -19,10 +19,17 @@ LONGEST_LIST = 12
 def nearest(name: str, names: Iterable[str]) -> str:
     """`; did you mean ...?` or, where nothing is near and the list is short, what there is."""
     known = list(names)
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.5 if len(known) <= LONGEST_LIST else 0.0)
+    match = _closest(name, known, cutoff=0.5 if len(known) <= LONGEST_LIST else 0.0)
     if match:
-        return f"; did you mean `{match[0]}`?"
+        return f"; did you mean `{match}`?"
     return f"; there are {', '.join(f'`{one}`' for one in known)}" if known else ""
+
+
+def _closest(name: str, known: list[str], cutoff: float) -> str | None:
+    """The known name most like this one, whatever the case of its letters."""
+    folded = {one.lower(): one for one in known}
+    match = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=cutoff)
+    return folded[match[0]] if match else None
 
 
 def plain(error: ValidationError, root: type) -> list[str]:
@@ -46,7 +53,7 @@ def _problems(error: ValidationError, root: type, only: str = "all") -> list[tup
     for problem in error.errors():
         if only == "types" and problem["type"] == "value_error":
             continue
-        at = tuple(part for part in problem["loc"] if not _is_tag(part))
+        at = _location(problem)
         text = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "value_error" and at[:1] != ("parameters",):
             at, text = _to_field(at, text, root)
@@ -79,8 +86,19 @@ def _spelling(got: Any, problem: Any) -> str:
     if problem["type"] != "literal_error" or not isinstance(got, str):
         return ""
     words = [word.strip("' ") for word in str(problem["ctx"]["expected"]).replace(" or ", ",").split(",")]
-    match = difflib.get_close_matches(got, words, n=1, cutoff=0.5)
-    return f"; did you mean `{match[0]}`?" if match else ""
+    match = _closest(got, words, cutoff=0.5)
+    return f"; did you mean `{match}`?" if match else ""
+
+
+def _location(problem: Any) -> Location:
+    """Where the problem is in the file: pydantic's location without the branches of unions.
+
+    What the user may name freely is a key however it is spelled: an unknown key, a parameter, a path under `when`.
+    """
+    given = problem["loc"]
+    last = len(given) - 1 if problem["type"] in _UNKNOWN_KEY else None
+    free = {index + 1 for index, part in enumerate(given) if part in ("parameters", "when")}
+    return tuple(part for index, part in enumerate(given) if index == last or index in free or not _is_tag(part))
 
 
 def _is_tag(part: Any) -> bool:
@@ -88,13 +106,12 @@ def _is_tag(part: Any) -> bool:
     return isinstance(part, str) and bool(re.match(r"(int|float|str|constrained-\w+|dict|list)$|[A-Z]|.*\[", part))
 
 
-def _names_at(root: type, loc: tuple[Any, ...]) -> list[str]:
+def _names_at(root: type, loc: Location) -> list[str]:
     """The keys that the mapping at a location may have."""
     kinds: list[Any] = [root]
     for part in loc:
-        if _is_tag(part) or isinstance(part, int):
-            continue
-        kinds = [inner for kind in kinds for inner in _field_kinds(kind, str(part))]
+        if not isinstance(part, int):
+            kinds = [inner for kind in kinds for inner in _field_kinds(kind, part)]
     return [name for kind in kinds for name in _fields(kind)]
 
 

@@ -1,8 +1,12 @@
 """Rules of the sweep file that concern several keys at once."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 
+from tune_newllm.data.hub import CORPORA, PREFIX
+from tune_newllm.data.sources import source_of
+from tune_newllm.errors import CorpusError
 from tune_newllm.sweep import refusal
 from tune_newllm.sweep.existence import circle, verdict
 from tune_newllm.sweep.names import path_of
@@ -27,6 +31,7 @@ Finding = tuple[Location, str]
 
 def problems(spec: SweepSpec, remarks: list[Finding]) -> Iterator[Finding]:
     """Every broken rule; what is odd but allowed goes to `remarks`."""
+    yield from _corpus(spec.corpus.name)
     found = [*_names(spec), *_conditions(spec, remarks)]
     # Whole configurations are only looked at once all paths are known and all conditions can hold.
     found = found or [(("parameters", path), text) for path, text in impossible(spec)]
@@ -38,8 +43,20 @@ def problems(spec: SweepSpec, remarks: list[Finding]) -> Iterator[Finding]:
         if endless:
             yield ("method",), f"method grid needs finitely many values: `{endless[0]}` is continuous; give `values`"
     yield from _strata(spec)
+    yield from _rungs(spec, remarks)
     if "budget" in spec.model_fields_set and spec.budget.is_empty:
         yield ("budget",), "`budget` needs one or more of `wall`, `device_hours` and `epochs`"
+
+
+def _corpus(name: str) -> Iterator[Finding]:
+    at = ("corpus", "name")
+    try:
+        source_of(name)
+    except CorpusError as error:
+        yield at, f"`corpus.name`: {error}"
+    if name.startswith(PREFIX) and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(:.*)?", name.removeprefix(PREFIX)):
+        known = refusal.nearest(name.removeprefix(PREFIX), CORPORA)
+        yield at, f"`corpus.name` must be {PREFIX}OWNER/NAME or {PREFIX}OWNER/NAME:CONFIG, got {name!r}{known}"
 
 
 def _names(spec: SweepSpec) -> Iterator[Finding]:
@@ -107,8 +124,17 @@ def _strata(spec: SweepSpec) -> Iterator[Finding]:
             yield at, f"`{path}` must exist in every trial to be dealt evenly; remove its `when`"
     if spec.balanced and spec.method == "grid":
         yield ("balanced",), "a grid is balanced already; remove `balanced` or use method bayes, random or quasi"
-    rule = spec.early_terminate
-    if rule is not None and (rule.min_iter is None) == (rule.max_iter is None):
-        yield ("early_terminate",), "give either `min_iter` or `max_iter` (with `s`), in epochs"
-    if rule is not None and (rule.s is None) != (rule.max_iter is None):
-        yield ("early_terminate",), "`max_iter` and `s` come together: rungs at max_iter / eta^i for i = 1..s"
+
+
+def _rungs(spec: SweepSpec, remarks: list[Finding]) -> Iterator[Finding]:
+    rule, at = spec.early_terminate, ("early_terminate",)
+    if rule is None:
+        return
+    if (rule.min_iter is None) == (rule.max_iter is None):
+        yield at, "give either `min_iter` or `max_iter` (with `s`), in epochs"
+    if (rule.s is None) != (rule.max_iter is None):
+        yield at, "`max_iter` and `s` come together: rungs at max_iter / eta^i for i = 1..s"
+    epochs = spec.training.epochs
+    if not rule.rungs(epochs):
+        text = f"stops no trial: it decides from epoch {math.ceil(rule.first)} on, and trials end with epoch {epochs}"
+        remarks.append(((*at, "min_iter" if rule.min_iter else "max_iter"), f"`early_terminate` {text}"))

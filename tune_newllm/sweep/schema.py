@@ -5,13 +5,14 @@ conditions in a circle) are the validator's alone.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tune_newllm.sweep import distributions
+from tune_newllm.sweep.names import NAMES
 from tune_newllm.sweep.spec import DURATION, SweepSpec
 from tune_newllm.sweep.tree import SECTIONS, SHORTHANDS, SWITCHES, paths
-from tune_newllm.sweep.wandb import IGNORED_KEYS, ONLY_WANDB
+from tune_newllm.sweep.wandb import COMMON, IGNORED_KEYS, ONLY_WANDB
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -125,16 +126,25 @@ def _group(prefix: str) -> Schema:
 
 
 def _admit_wandb(tree: Schema, classes: Schema) -> None:
-    """Keys that are ignored with a warning; a file that has one at its top may name parameters and metric freely."""
+    """Keys that are ignored with a warning; a file written for W&B may name parameters and metric freely."""
     for section, keys in IGNORED_KEYS.items():
         name = {"metric": "Metric", "early_terminate": "EarlyTerminate"}[section]
         classes[name]["properties"] |= {key: _ignored(why) for key, why in keys.items()}
     fields: Schema = tree["properties"] | {key: _ignored(why) for key, why in ONLY_WANDB.items()}
-    ours: Schema = {"parameters": {"$ref": "#/$defs/parameters"}, "metric": fields["metric"]}
+    ours: Schema = {"parameters": {"$ref": "#/$defs/parameters"}, "metric": fields["metric"], "name": False}
     theirs: Schema = {"parameters": {"type": "object"}, "metric": {"type": "object"}}
-    foreign: Schema = {"anyOf": [{"required": [key]} for key in ONLY_WANDB]}
+    bare: Schema = {
+        "required": ["parameters"],
+        "properties": {"parameters": {"propertyNames": {"pattern": r"^[^.]*$"}, "anyOf": _one_of(NAMES)}},
+        "anyOf": [{"required": ["name"]}, {"required": ["method"], "propertyNames": {"enum": sorted(COMMON)}}],
+    }
+    foreign: Schema = {"anyOf": [*_one_of(key for key in ONLY_WANDB if key != "name"), bare]}
     tree["properties"] = {**fields, "parameters": {"type": "object"}, "metric": {"type": "object"}}
     tree |= {"if": foreign, "then": {"properties": theirs}, "else": {"properties": ours}}
+
+
+def _one_of(keys: Iterable[str]) -> list[Schema]:
+    return [{"required": [key]} for key in keys]
 
 
 def _ignored(why: str) -> Schema:

@@ -70,7 +70,8 @@ def parse_yaml(text: str, name: str) -> Source:
     except (YAMLError, ValueError, RecursionError) as error:
         raise SpecError(f"{name}: not valid YAML 1.2: {_one_line(str(error))}") from None
     if not isinstance(tree, CommentedMap):
-        raise SpecError(f"{name}: a sweep file is a mapping of keys to values, got {type(tree).__name__}")
+        got = "nothing" if tree is None else "a list" if isinstance(tree, list) else repr(_plain(tree))
+        raise SpecError(f"{name}: a sweep file is a mapping of keys to values, got {got}")
     source = Source(name, _plain(tree))
     source.lines.update(_lines(tree, ()))
     return source
@@ -89,8 +90,8 @@ def _lines(node: Any, at: Location) -> Iterator[tuple[Location, int]]:
         for key, child in node.items():
             # A key that a merge (`<<`) brought in stands nowhere in this mapping.
             if key in (node.lc.data or {}):
-                yield (*at, key), node.lc.key(key)[0] + 1
-            yield from _lines(child, (*at, key))
+                yield (*at, str(key)), node.lc.key(key)[0] + 1
+            yield from _lines(child, (*at, str(key)))
     elif isinstance(node, CommentedSeq):
         for index, child in enumerate(node):
             yield (*at, index), node.lc.item(index)[0] + 1

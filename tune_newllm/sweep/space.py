@@ -148,6 +148,9 @@ class Parameter(BaseModel):
         low, high = max(low, self.low), min(high, self.high)
         if self._quantised:
             low, high = math.ceil(low / self.q) * self.q, math.floor(high / self.q) * self.q
+        elif low == self.low == 0 < high < math.inf:
+            # No trial gets 0 itself, which a learning rate, for one, may not be.
+            low = RAREST * high
         return [self._snap(bound) for bound in (low, high) if math.isfinite(bound)] if low <= high else []
 
     def contains(self, value: Any) -> bool:

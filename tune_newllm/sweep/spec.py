@@ -192,7 +192,7 @@ class SweepSpec(BaseModel):
 
     def to_yaml(self) -> str:
         """The resolved file: every key spelled out, read back by `load_spec` as an equal spec."""
-        tree = self.model_dump(mode="json", exclude_unset=False, exclude={"parameters", "early_terminate", "budget"})
+        tree = self.model_dump(mode="json", exclude={"parameters", "early_terminate", "budget"})
         tree["parameters"] = {p: v.model_dump(mode="json", exclude_unset=True) for p, v in self.parameters.items()}
         tree["early_terminate"] = self.early_terminate and self.early_terminate.model_dump(exclude_none=True)
         if not self.budget.is_empty:

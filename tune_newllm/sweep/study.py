@@ -45,7 +45,7 @@ class Study:
         self._spec = spec
         self._searched = spec.searched
         self._groups = _groups(spec)
-        self._grid = self._configurations(spec.order, {})
+        self._grid = grid(spec, spec.order, {})
         self._upcoming: dict[str, Any] | None = None
         journal.unlink(missing_ok=True)
         backend = JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal)))
@@ -106,16 +106,6 @@ class Study:
                 return None
             self._upcoming = self._in_order(values)
         return self._upcoming, "grid"
-
-    def _configurations(self, paths: Sequence[str], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Every configuration that holds `values` and whatever is active of `paths`, each once."""
-        if not paths:
-            yield values
-        elif self._spec.is_active(paths[0], values):
-            for choice in self._searched[paths[0]].choices or ():
-                yield from self._configurations(paths[1:], {**values, paths[0]: choice})
-        else:
-            yield from self._configurations(paths[1:], values)
 
     def _in_order(self, values: dict[str, Any]) -> dict[str, Any]:
         return {path: values[path] for path in self._searched if path in values}
@@ -187,6 +177,17 @@ class Study:
         model.add_trials([_narrowed(trial, free) for trial in peers if trial.state != TrialState.FAIL])
         asked = model.ask({path: self._searched[path].distribution_in_study for path in free})
         return {path: self._searched[path].from_study(asked.params[path]) for path in free}
+
+
+def grid(spec: SweepSpec, paths: Sequence[str], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every configuration that holds `values` and whatever is active of `paths`, each once."""
+    if not paths:
+        yield values
+    elif spec.is_active(paths[0], values):
+        for choice in spec.searched[paths[0]].choices or ():
+            yield from grid(spec, paths[1:], {**values, paths[0]: choice})
+    else:
+        yield from grid(spec, paths[1:], values)
 
 
 def _groups(spec: SweepSpec) -> list[list[str]]:
