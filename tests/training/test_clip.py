@@ -57,3 +57,8 @@ def test_the_norm_is_global_and_clipping_keeps_the_direction():
     clip_gradients(parameters, norm, 0.5)
     assert first.grad.tolist() == pytest.approx([0.3, 0.0], abs=1e-6)
     assert gradient_norm(parameters).item() == pytest.approx(0.5, rel=1e-5)
+    # Far below 1e-6, which torch adds to the norm.
+    first.grad = torch.tensor([3e-8, 0.0])
+    second.grad = torch.tensor([0.0, 4e-8])
+    clip_gradients(parameters, 5e-8, 2.5e-8)
+    assert gradient_norm(parameters).item() == pytest.approx(2.5e-8, rel=1e-4)

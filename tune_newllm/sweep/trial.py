@@ -78,8 +78,7 @@ def _epochs(trial: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
 
     torch.set_num_threads(trial["threads"])
     configuration = TypeAdapter(Configuration).validate_python(trial["configuration"])
-    corpus = open_prepared(Path(trial["corpus"])).first(configuration.corpus.max_samples)
-    run = Run(folder, configuration, corpus)
+    run = Run(folder, configuration, open_prepared(Path(trial["corpus"])))
     # Epochs that were checkpointed but never reached the records.
     pending = [result for result in run.history if result.epoch > trial["recorded"]]
     for index, result in enumerate(pending):
