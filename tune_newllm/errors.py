@@ -28,6 +28,10 @@ class CheckpointError(UsageError):
     """A checkpoint is missing, damaged or of another shape than asked for."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint's bytes are not those that were written."""
+
+
 class FolderError(UsageError):
     """A sweep folder is missing, taken, unreadable or not a sweep folder."""
 

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -26,6 +26,8 @@ class _Row(BaseModel):
     schema_version: int = SCHEMA_VERSION
     time: float
     """Unix time in seconds at which the driver wrote the line."""
+    elapsed: float | None = None
+    """Seconds since this driver began to work, by a clock that nobody sets; None where no driver was at work."""
 
 
 class SweepStarted(_Row):
@@ -36,13 +38,45 @@ class SweepStarted(_Row):
     resumed: bool = False
     overrides: list[str] = []
     """`KEY=VALUE` texts in force, those of earlier resumes included; the file sweep.yaml does not hold them."""
+    devices: float | None = None
+    """GPUs of one trial, or its processors where it has no GPU: what this driver's device hours are counted in."""
+    versions: dict[str, str] = {}
+    """Packages whose versions are not those of provenance.json any more."""
 
 
 class SweepEnded(_Row):
     """A driver ended. A sweep without a last `sweep_ended` is running or was killed."""
 
     event: Literal["sweep_ended"] = "sweep_ended"
-    reason: Literal["finished", "interrupted", "budget"]
+    reason: Literal["finished", "interrupted", "budget", "failing", "halted"]
+    """`failing`: its first trials all failed for one reason. `halted`: the disk is full or cannot be written to."""
+    detail: str = ""
+    """That reason in one line."""
+
+
+class SweepExtended(_Row):
+    """The sweep was given more configurations or more epochs; in force from here on.
+
+    Of the trials that had trained all their epochs, those of `continued` are unfinished again and the others count as
+    stopped: `extended_end`.
+    """
+
+    event: Literal["sweep_extended"] = "sweep_extended"
+    run_cap: int | None
+    """Configurations in all; None: no cap."""
+    epochs: int
+    """Epochs of a full trial."""
+    continued: list[str] = []
+
+
+class CodeForced(_Row):
+    """The user went on although code that decides the numbers had changed."""
+
+    event: Literal["code_forced"] = "code_forced"
+    changed: list[str]
+    """Files below the package: changed, added or removed."""
+    code: dict[str, str]
+    """Hash of every such file as it is now."""
 
 
 class TrialCreated(_Row):
@@ -75,6 +109,18 @@ class TrialStarted(_Row):
     """Finished epochs found in the checkpoint."""
 
 
+class TrialCrashed(_Row):
+    """The process of a trial was lost; the trial is taken up again from its checkpoint."""
+
+    event: Literal["trial_crashed"] = "trial_crashed"
+    trial_id: str
+    epoch: int
+    """Finished epochs on record."""
+    attempt: int
+    """1 for the first loss since the trial last finished an epoch."""
+    reason: str = ""
+
+
 class EpochRecord(_Row):
     """One finished epoch. Beyond `trial_id` its fields are those of `training.loop.EpochResult`."""
 
@@ -102,6 +148,7 @@ class EpochRecord(_Row):
     ctx_norm: float | None = None
     ctx_rank: float | None = None
     plateau_step: int | None = None
+    micro_batch: int | None = None
 
 
 class TrialEnded(_Row):
@@ -113,12 +160,32 @@ class TrialEnded(_Row):
     epoch: int
     """Finished epochs."""
     reason: str = ""
-    """`epochs`, `patience`, `asha` or the error in one line."""
+    """`epochs`, `patience`, `asha`, `extension` (not among those that went on to more epochs) or the error in one
+    line."""
 
 
-Record = SweepStarted | SweepEnded | TrialCreated | TrialStarted | EpochRecord | TrialEnded
+Record = (
+    SweepStarted
+    | SweepEnded
+    | SweepExtended
+    | CodeForced
+    | TrialCreated
+    | TrialStarted
+    | TrialCrashed
+    | EpochRecord
+    | TrialEnded
+)
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="event")])
-_EVENTS = {"sweep_started", "sweep_ended", "trial_created", "trial_started", "epoch", "trial_ended"}
+_EVENTS = {kind.model_fields["event"].default for kind in get_args(Record)}
+
+
+def extended_end(extension: SweepExtended, ended: TrialEnded) -> TrialEnded | None:
+    """How a trial that had ended stands after an extension: None where it goes on."""
+    if ended.state != "completed" or ended.reason != "epochs" or ended.epoch >= extension.epochs:
+        return ended
+    if ended.trial_id in extension.continued:
+        return None
+    return ended.model_copy(update={"state": "stopped", "reason": "extension"})
 
 
 def first_rung(min_iter: int | None, max_iter: int | None, s: int | None, eta: float) -> float:

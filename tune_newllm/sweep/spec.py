@@ -113,6 +113,10 @@ class Resources(BaseModel):
     gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     max_concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     address: str = "local"
+    retries: int = Field(default=3, ge=0)
+    """How often a trial whose process was lost is taken up again, counted anew after each epoch that it finishes."""
+    keep_checkpoints: int = Field(default=20, ge=1)
+    """Ended trials whose weights and training state are kept, the best ones; unfinished trials keep theirs always."""
 
 
 class SweepSpec(BaseModel):
