@@ -7,12 +7,13 @@
 """
 
 from . import figures
+from .answers import answers
 from .best import Best, best
 from .failures import Failure, failures
 from .load import Sweep, load
 from .report import write_report
 from .rungs import RungCount, rung_epochs, survival
-from .summary import answers, summary
+from .summary import summary
 
 __all__ = [
     "Best",

@@ -5,7 +5,15 @@ from typing import Any, NamedTuple
 from .load import Sweep
 from .tables import absent
 
-FAILED = ("diverged", "infeasible", "crashed", "failed")
+MEANINGS = {
+    "diverged": "The loss left the finite numbers. A finding about these settings, not a fault.",
+    "infeasible": "It does not fit into memory, or its values are impossible together. Likewise a finding.",
+    "crashed": "The machine lost its process more often than resources.retries allows, whatever the settings.",
+    "failed": "An exception, ours or of your own code; its traceback is in trials/ID/log.txt.",
+}
+"""What it means that a trial ended in one of these states."""
+
+FAILED = tuple(MEANINGS)
 
 
 class Failure(NamedTuple):

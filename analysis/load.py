@@ -1,21 +1,26 @@
 """A sweep folder, read into tables; also while the sweep is still being written, or on another machine."""
 
-import json
+import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from tune_newllm import records
 from tune_newllm.errors import FolderError
 
+from . import liveness
 from .tables import epoch_table, setting, trial_table
+from .untrusted import clean, printable, read_mapping, well_formed
+from .worktime import WorkTime
 
-SweepStatus = Literal["open", "finished", "interrupted", "budget"]
+SweepStatus = Literal["open", "finished", "interrupted", "budget", "failing", "halted"]
+
+MOST_WARNINGS = 20
+"""Lines of the records that are named one by one when they are left out."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +29,13 @@ class Sweep:
 
     Attributes:
         folder: where it was read from.
-        spec: `sweep.yaml`; empty if that file is missing.
+        spec: `sweep.yaml`, with the epochs and the `run_cap` that extensions put in force; empty if it is missing.
+        written: `sweep.yaml` as it stands.
         provenance: `provenance.json`; empty if that file is missing.
         trials: one row per trial in order of suggestion, with the columns `TRIAL_COLUMNS` and one per searched path.
             `state` is a `TrialState`, or `running`, or `interrupted` where the driver ended before the trial did.
+            `crashes` counts the workers that the trial lost, `micro_batch` is the smallest number of sequences in one
+            forward pass in any of its epochs (NA: not known).
             `value` is the lowest `val_loss` (nats per token) and NaN before the first epoch, `ppl` and `best_epoch`
             belong to that epoch, `lr` is the effective peak learning rate, `model_size` counts trainable scalars,
             `plateau_step` is the optimizer step at which the trial left the unigram plateau (NA: it has not),
@@ -38,16 +46,23 @@ class Sweep:
             later record counts.
         events: every other record, in the order written.
         searched: the searched paths, in the order of the sweep file.
+        running: of a sweep whose status is `open`: whether a driver is at work on it, None where that cannot be told.
+        silence: seconds from the newest record to the reading.
+        wall: seconds for which a driver was at work.
         warnings: one sentence for each thing that could not be read.
     """
 
     folder: Path
     spec: dict[str, Any]
+    written: dict[str, Any]
     provenance: dict[str, Any]
     trials: pd.DataFrame
     epochs: pd.DataFrame
     events: list[records.Record]
     searched: list[str]
+    running: bool | None
+    silence: float
+    wall: float
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -62,8 +77,15 @@ class Sweep:
 
     @property
     def status(self) -> SweepStatus:
-        """Why the last driver ended; `open` if it did not: the sweep is running, or was killed."""
+        """Why the last driver ended, `interrupted` also where the sweep was extended since; `open` if it did not end:
+        the sweep is running, or was killed."""
         return _status(self.events)
+
+    @property
+    def detail(self) -> str:
+        """What the last driver said of its end."""
+        ends = [event.detail for event in self.events if isinstance(event, records.SweepEnded)]
+        return ends[-1] if ends else ""
 
     def setting(self, path: str) -> pd.Series:
         """The value of a configuration key for every trial, whether it was searched or is the same for all."""
@@ -83,15 +105,25 @@ def load(path: Path | str) -> Sweep:
     if not any((folder / name).is_file() for name in ("sweep.yaml", "records.jsonl")):
         raise FolderError(f"{folder} is not a sweep folder: it holds neither sweep.yaml nor records.jsonl")
     warnings: list[str] = []
-    spec = _read_mapping(folder / "sweep.yaml", warnings)
-    provenance = _read_mapping(folder / "provenance.json", warnings)
+    written = well_formed(read_mapping(folder / "sweep.yaml", warnings), warnings)
+    provenance = read_mapping(folder / "provenance.json", warnings)
+    # Looked for before the records and after them, so that a driver that starts or ends meanwhile is not overlooked.
+    visible = liveness.seen(folder)
     log = _read_log(folder / "records.jsonl", warnings)
     warnings += [f"trial {name} was never created in the records, left out" for name in log.orphans()]
+    spec = _in_force(written, log.events)
     searched = _searched(spec, log.created)
     epochs = epoch_table([row for key, row in sorted(log.epochs.items()) if key[0] in log.created])
-    trials = trial_table(spec, searched, list(log.created.values()), log.ended, log.started, epochs)
-    trials.loc[trials["state"] == "", "state"] = "running" if _status(log.events) == "open" else "interrupted"
-    return Sweep(folder, spec, provenance, trials, epochs, log.events, searched, warnings)
+    trials = trial_table(spec, searched, list(log.created.values()), log.ended, log.started, log.lost, epochs)
+    silence = _silence(folder, log, epochs)
+    running: bool | None = False
+    if _status(log.events) == "open":
+        visible = visible or liveness.seen(folder)
+        running = liveness.running(visible, silence, epochs["seconds"].max() if len(epochs) else None)
+    trials.loc[trials["state"] == "", "state"] = "interrupted" if running is False else "running"
+    warnings = [printable(warning) for warning in warnings]
+    events, wall = log.events, log.work.seconds
+    return Sweep(folder, spec, written, provenance, trials, epochs, events, searched, running, silence, wall, warnings)
 
 
 class _Log:
@@ -102,19 +134,28 @@ class _Log:
         self.created: dict[str, records.TrialCreated] = {}
         self.started: dict[str, float] = {}
         self.ended: dict[str, records.TrialEnded] = {}
+        self.work = WorkTime()
+        self.lost: Counter[str] = Counter()
         self.epochs: dict[tuple[str, int], records.EpochRecord] = {}
 
     def add(self, record: records.Record) -> None:
+        self.work.add(record)
         if isinstance(record, records.EpochRecord):
             self.epochs[record.trial_id, record.epoch] = record
             return
         self.events.append(record)
         if isinstance(record, records.TrialCreated):
-            self.created[record.trial_id] = record
+            self.created[record.trial_id] = record.model_copy(update={"parameters": clean(record.parameters)})
         elif isinstance(record, records.TrialStarted):
             self.started.setdefault(record.trial_id, record.time)
+        elif isinstance(record, records.TrialCrashed):
+            self.lost[record.trial_id] += 1
         elif isinstance(record, records.TrialEnded):
             self.ended[record.trial_id] = record
+            self.lost[record.trial_id] += record.state == "crashed"
+        elif isinstance(record, records.SweepExtended):
+            ends = [records.extended_end(record, end) for end in self.ended.values()]
+            self.ended = {end.trial_id: end for end in ends if end is not None}
 
     def orphans(self) -> list[str]:
         """Trials whose line of creation, and with it their configuration, is lost."""
@@ -124,34 +165,48 @@ class _Log:
 
 def _read_log(path: Path, warnings: list[str]) -> _Log:
     log = _Log()
+    notes: list[str] = []
     try:
-        for record in records.read(path, warnings):
-            log.add(record)
+        for record in records.read(path, notes):
+            try:
+                log.add(record)
+            except ValueError as error:
+                notes.append(f"{path.name}: a trial is left out, of its parameters {error}")
     except FileNotFoundError:
         warnings.append(f"{path.name} is missing: no trial has been recorded")
     except OSError as error:
         raise FolderError(f"the records of a sweep must be readable: {error}") from error
+    warnings += notes[:MOST_WARNINGS]
+    if len(notes) > MOST_WARNINGS:
+        warnings.append(f"{path.name}: {len(notes) - MOST_WARNINGS:,} more lines left out")
     return log
 
 
-def _read_mapping(path: Path, warnings: list[str]) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else YAML(typ="safe").load(text)
-        if not isinstance(content, Mapping):
-            raise ValueError("it holds no keys")
-    except FileNotFoundError:
-        warnings.append(f"{path.name} is missing")
-    except (OSError, ValueError, YAMLError) as error:
-        warnings.append(f"{path.name} cannot be read ({str(error).splitlines()[0]})")
-    else:
-        return dict(content)
-    return {}
+def _in_force(written: Mapping[str, Any], events: list[records.Record]) -> dict[str, Any]:
+    """The sweep file after the extensions."""
+    last = next((event for event in reversed(events) if isinstance(event, records.SweepExtended)), None)
+    if last is None:
+        return dict(written)
+    training = {**(written.get("training") or {}), "epochs": last.epochs}
+    return {**written, "run_cap": last.run_cap, "training": training}
+
+
+def _silence(folder: Path, log: _Log, epochs: pd.DataFrame) -> float:
+    """Seconds since the newest record; without any, since the folder changed."""
+    moments = [event.time for event in log.events] + epochs["time"].tolist()
+    return max(0.0, time.time() - max(moments, default=folder.stat().st_mtime))
 
 
 def _status(events: list[records.Record]) -> SweepStatus:
-    drivers = [event for event in events if isinstance(event, records.SweepStarted | records.SweepEnded)]
-    return drivers[-1].reason if drivers and isinstance(drivers[-1], records.SweepEnded) else "open"
+    status: SweepStatus = "open"
+    for event in events:
+        if isinstance(event, records.SweepStarted):
+            status = "open"
+        elif isinstance(event, records.SweepEnded):
+            status = event.reason
+        elif isinstance(event, records.SweepExtended) and status != "open":
+            status = "interrupted"
+    return status
 
 
 def _searched(spec: Mapping[str, Any], created: Mapping[str, records.TrialCreated]) -> list[str]:

@@ -5,13 +5,10 @@ from typing import Any
 import pandas as pd
 
 from .load import Sweep
-from .words import counted, digits
+from .words import counted, digits, listed
 
 SIGNALS = ("noise_scale", "update_ratio", "dead_relu", "ctx_norm", "ctx_rank")
 """Columns of `Sweep.epochs` that say how a trial learns; a sweep of an older program has none of them."""
-
-MOST_NAMES = 12
-"""Trials listed by name in a sentence."""
 
 
 def plateau(sweep: Sweep) -> pd.DataFrame:
@@ -60,5 +57,4 @@ def plateau_sentence(sweep: Sweep) -> str:
         )
         said += f": the first at {first}, half of them by {middle}, the last at {last}"
     names = never["trial_id"].tolist()
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return f"{said}." + (f" Never left by {', '.join(names[:MOST_NAMES])}{more}." if names and len(left) else "")
+    return f"{said}." + (f" Never left by {listed(names)}." if names and len(left) else "")

@@ -7,14 +7,17 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import pandas as pd
 from plotly.offline import get_plotlyjs
 
 from tune_newllm.errors import FolderError
 
+from .answers import answers
 from .figures.style import ACCENT
 from .load import Sweep
-from .sections import Section, sections
-from .summary import answers, summary
+from .markup import Section
+from .sections import sections
+from .summary import summary
 
 
 def write_report(sweep: Sweep, out: Path | str | None = None, test_loss: float | None = None) -> Path:
@@ -35,7 +38,7 @@ def write_report(sweep: Sweep, out: Path | str | None = None, test_loss: float |
     content = json.dumps(summary(sweep, test_loss), indent=2, allow_nan=False, ensure_ascii=False)
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        _replace(page.with_name("trials.csv"), sweep.trials.to_csv(index=False))
+        _replace(page.with_name("trials.csv"), _csv(sweep.trials))
         _replace(page.with_name("summary.json"), content + "\n")
         _replace(page, html(sweep, test_loss))
     except OSError as error:
@@ -43,6 +46,18 @@ def write_report(sweep: Sweep, out: Path | str | None = None, test_loss: float |
             f"a report needs a folder that can be written to: {error}; choose another with --out"
         ) from error
     return page
+
+
+def _csv(trials: pd.DataFrame) -> str:
+    """The table of trials; a text that a spreadsheet would take for a formula gets an apostrophe before it."""
+
+    def harmless(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+    texts = list(trials.select_dtypes(exclude=["number", "bool", "datetimetz"]))
+    table = trials.rename(columns=harmless)
+    table[[*map(harmless, texts)]] = trials[texts].map(harmless)
+    return table.to_csv(index=False)
 
 
 def html(sweep: Sweep, test_loss: float | None = None) -> str:
@@ -87,7 +102,7 @@ def _replace(path: Path, text: str) -> None:
     """Write the whole file under another name first, so that a reader never finds half of it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with draft.open("w", encoding="utf-8", newline="") as file:
+        with draft.open("w", encoding="utf-8", errors="replace", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -62,7 +62,9 @@ def survival(sweep: Sweep) -> list[RungCount]:
 def _count(trials: pd.DataFrame, group: Any, rung: int, rungs: list[int]) -> RungCount:
     following = next((later for later in rungs if later > rung), float("inf"))
     reached = trials[trials["epochs"] >= rung]
-    stopped = int(((reached["state"] == "stopped") & (reached["epochs"] < following)).sum())
+    cut = (reached["state"] == "stopped") & (reached["epochs"] < following)
+    # Whoever an extension left behind had passed the rungs below the epochs of that time.
+    stopped = int((cut & ((reached["reason"] != "extension") | (reached["epochs"] == rung))).sum())
     open_here = reached["state"].isin(["running", "interrupted"]) & (reached["epochs"] == rung)
     undecided = int(open_here.sum())
     return RungCount(group, rung, len(reached), len(reached) - stopped - undecided, stopped, undecided)

@@ -1,8 +1,8 @@
 """The sections of the report, in order: the evidence for the answers, then where it comes from."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
@@ -10,29 +10,14 @@ import numpy as np
 
 from . import figures
 from .best import UNFIT, best
-from .failures import failures
-from .figures import Figure
+from .failures import MEANINGS, failures
 from .figures.style import varied
 from .load import Sweep
+from .markup import Section, kind, table
 from .plateau import plateau_sentence
 from .summary import plain
 from .tables import absent
-from .words import ABSENT, STATES, counted, export_command, fixed, label, shown
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading, one or two sentences on how to read what follows, figures, and further HTML, already escaped."""
-
-    anchor: str
-    title: str
-    guide: str = ""
-    figures: Sequence[Figure] = ()
-    captions: Sequence[tuple[str, str]] = ()
-    """Of each figure, if they need any: its title and how to read it."""
-    body: str = ""
-    least_width: int = 0
-    """Pixels below which the figures scroll sideways instead of shrinking."""
+from .words import ABSENT, LONGEST_REASON, STATES, counted, cut, export_command, fixed, label, shown
 
 
 def sections(sweep: Sweep) -> list[Section]:
@@ -51,24 +36,6 @@ def sections(sweep: Sweep) -> list[Section]:
     return [section for section in made if section is not None]
 
 
-def table(head: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], mark_first: bool = False) -> str:
-    """An HTML table. Each head is (text, class); cells are escaped here unless the class is `html`."""
-    classes = [kind for _, kind in head]
-    top = "".join(f'<th class="{kind}">{escape(text)}</th>' for text, kind in head)
-    body = []
-    for index, row in enumerate(rows):
-        cells = "".join(
-            f'<td class="{kind}">{cell if kind == "html" else escape(cell)}</td>'
-            for cell, kind in zip(row, classes, strict=True)
-        )
-        body.append(f'<tr class="first">{cells}</tr>' if mark_first and index == 0 else f"<tr>{cells}</tr>")
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{"".join(body)}</tbody></table></div>\n'
-
-
-def _kind(values: Iterable[Any]) -> str:
-    return "number" if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values) else ""
-
-
 def _best_configurations(sweep: Sweep) -> Section | None:
     ranking = best(sweep, 10)
     rows = ranking.trials.to_dict("records")
@@ -76,7 +43,7 @@ def _best_configurations(sweep: Sweep) -> Section | None:
         return None
     columns = ["trial", *(["mean val loss", "std", "seeds"] if sweep.seeds > 1 else []), "val loss", "behind"]
     head = [(name, "" if name == "trial" else "number") for name in (*columns, "perplexity", "epochs")]
-    head += [(label(path), _kind(row[path] for row in rows)) for path in sweep.searched] + [("", "html")]
+    head += [(label(path), kind(row[path] for row in rows)) for path in sweep.searched] + [("", "html")]
     cells = [
         [
             row["trial_id"],
@@ -204,19 +171,22 @@ def _failures(sweep: Sweep) -> Section:
         return Section("failures", "Failures", "No failures.")
     head = [("trial", ""), ("state", ""), ("reason", "text"), ("epochs", "number")]
     settings = {path: [row.parameters.get(path, math.nan) for row in rows] for path in sweep.searched}
-    head += [(label(path), _kind(values)) for path, values in settings.items()]
+    head += [(label(path), kind(values)) for path, values in settings.items()]
     cells = [
         [
             row.trial_id,
             STATES[row.state],
-            row.reason,
+            cut(row.reason, LONGEST_REASON),
             str(row.epochs),
             *(shown(settings[path][at]) for path in settings),
         ]
         for at, row in enumerate(rows)
     ]
     guide = f"{counted(len(rows), 'trial')} gave no result. Epochs are those finished before the end."
-    return Section("failures", "Failures", guide, body=table(head, cells))
+    found = Counter(row.state for row in rows)
+    meant = [(f"{found[state]} {STATES[state]}", meaning) for state, meaning in MEANINGS.items() if found[state]]
+    listed = "".join(f"<dt>{escape(count)}</dt><dd>{escape(meaning)}</dd>" for count, meaning in meant)
+    return Section("failures", "Failures", guide, body=f"<dl>{listed}</dl>{table(head, cells)}")
 
 
 def _provenance(sweep: Sweep) -> Section:
@@ -227,7 +197,7 @@ def _provenance(sweep: Sweep) -> Section:
         notes = "".join(f"<li>{escape(warning)}</li>" for warning in sweep.warnings)
         body += f'<p class="after note">While reading:</p><ul class="note">{notes}</ul>'
     file = sweep.folder / "sweep.yaml"
-    if sweep.spec and file.is_file():
+    if sweep.written and file.is_file():
         text = escape(file.read_text(encoding="utf-8", errors="replace"))
         body += f"<details><summary>sweep.yaml, as resolved</summary><pre><code>{text}</code></pre></details>"
     return Section("provenance", "Provenance", "What the sweep ran with.", body=body)

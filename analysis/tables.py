@@ -12,7 +12,8 @@ from tune_newllm.records import EpochRecord, TrialCreated, TrialEnded
 EPOCH_COLUMNS = [name for name in EpochRecord.model_fields if name not in ("schema_version", "event")]
 TRIAL_COLUMNS = [
     *("trial_id", "number", "replicate", "config_id", "seed", "origin", "state", "reason", "epochs", "value", "ppl"),
-    *("best_epoch", "full_fidelity", "lr", "model_size", "plateau_step", "clipped_share", "seconds", "started"),
+    *("best_epoch", "full_fidelity", "lr", "model_size", "plateau_step", "clipped_share", "micro_batch"),
+    *("crashes", "seconds", "started"),
 ]
 
 
@@ -58,6 +59,7 @@ def trial_table(
     created: Sequence[TrialCreated],
     ended: Mapping[str, TrialEnded],
     started: Mapping[str, float],
+    lost: Mapping[str, int],
     epochs: pd.DataFrame,
 ) -> pd.DataFrame:
     """One row per trial in order of suggestion; `state` is empty where the trial has no end."""
@@ -76,11 +78,14 @@ def trial_table(
             "epochs": pd.Series([end.epoch if end else 0 for end in ends], dtype="int64"),
             "lr": pd.Series([trial.lr for trial in created], dtype="float64"),
             "model_size": pd.Series([trial.model_size for trial in created], dtype="Int64"),
+            "crashes": pd.Series([lost.get(trial.trial_id, 0) for trial in created], dtype="int64"),
         }
     )
     for name in searched:
         table[name] = _column([trial.parameters.get(name, math.nan) for trial in created])
-    table["started"] = pd.to_datetime(table["trial_id"].map(started).astype("float64"), unit="s", utc=True)
+    table["started"] = pd.to_datetime(
+        table["trial_id"].map(started).astype("float64"), unit="s", utc=True, errors="coerce"
+    )
     _add_results(table, epochs)
     table["full_fidelity"] = _full_fidelity(spec, table)
     return table[TRIAL_COLUMNS + list(searched)]
@@ -108,6 +113,7 @@ def _add_results(table: pd.DataFrame, epochs: pd.DataFrame) -> None:
     table["best_epoch"] = trial.map(lowest["epoch"]).astype("Int64")
     table["plateau_step"] = trial.map(recorded["plateau_step"].last()).astype("Int64")
     table["clipped_share"] = trial.map(recorded["clipped_share"].last()).astype("float64")
+    table["micro_batch"] = trial.map(recorded["micro_batch"].min()).astype("Int64")
     # Records of older sweeps do not say the peak, and the rate of an epoch never lies above it.
     table["lr"] = table["lr"].fillna(trial.map(recorded["lr"].max()).astype("float64"))
 

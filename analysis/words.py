@@ -5,7 +5,7 @@ import math
 import numbers
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,28 @@ def _parsed(text: str) -> Any:
 def counted(number: int, noun: str) -> str:
     """`1 trial`, `2 trials`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+LONGEST_REASON = 160
+"""Characters of an error that a sentence or a table shows; trials.csv and summary.json hold all of it."""
+
+MOST_NAMES = 12
+"""Trials or files listed by name in a sentence."""
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b, c`; of many the first ones, ` and 3 more`."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
+
+
+def cut(text: str, most: int) -> str:
+    """A text on one line, of at most `most` characters, ended between two words where it can be."""
+    line = " ".join(text.split())
+    if len(line) <= most:
+        return line
+    head = line[: most - 1]
+    return (head.rsplit(" ", 1)[0] if " " in head[most // 2 :] else head).rstrip(".,:; ") + "…"
 
 
 def duration(seconds: float) -> str:

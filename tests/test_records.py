@@ -10,7 +10,7 @@ from tune_newllm.training.metrics import EpochResult
 
 
 def test_an_epoch_on_record_has_the_fields_that_training_reports():
-    own = {"schema_version", "time", "event", "trial_id"}
+    own = {"schema_version", "time", "elapsed", "event", "trial_id"}
     assert set(records.EpochRecord.model_fields) - own == {field.name for field in dataclasses.fields(EpochResult)}
 
 

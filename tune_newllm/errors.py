@@ -32,6 +32,12 @@ class DamagedCheckpointError(CheckpointError):
     """A checkpoint's bytes are not those that were written."""
 
 
+class InfeasibleError(TuneError):
+    """A configuration needs more memory than there is, however few sequences it reads at once."""
+
+    exit_code = 4
+
+
 class FolderError(UsageError):
     """A sweep folder is missing, taken, unreadable or not a sweep folder."""
 

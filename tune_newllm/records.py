@@ -8,25 +8,32 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, BinaryIO, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
 SCHEMA_VERSION = 1
+
+LONGEST_LINE = 1_000_000
+"""Bytes; a sweep's own lines have a few hundred."""
 
 TrialState = Literal["completed", "stopped", "diverged", "infeasible", "crashed", "failed"]
 """How a trial ended. `completed`: all epochs, or early-stopped by patience. `stopped`: by ASHA. `infeasible`: it does
 not fit into memory, or its values are impossible together. `crashed`: its process was lost. `failed`: an exception,
 ours or the user's."""
 
+EndReason = Literal["finished", "interrupted", "budget", "failing", "halted"]
+"""Why a driver ended. `failing`: its first trials all failed for one reason. `halted`: the disk is full or cannot be
+written to."""
+
 
 class _Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
     schema_version: int = SCHEMA_VERSION
-    time: float
+    time: FiniteFloat
     """Unix time in seconds at which the driver wrote the line."""
-    elapsed: float | None = None
+    elapsed: FiniteFloat | None = None
     """Seconds since this driver began to work, by a clock that nobody sets; None where no driver was at work."""
 
 
@@ -48,10 +55,9 @@ class SweepEnded(_Row):
     """A driver ended. A sweep without a last `sweep_ended` is running or was killed."""
 
     event: Literal["sweep_ended"] = "sweep_ended"
-    reason: Literal["finished", "interrupted", "budget", "failing", "halted"]
-    """`failing`: its first trials all failed for one reason. `halted`: the disk is full or cannot be written to."""
+    reason: EndReason
     detail: str = ""
-    """That reason in one line."""
+    """In one line why it was `failing` or `halted`."""
 
 
 class SweepExtended(_Row):
@@ -66,6 +72,8 @@ class SweepExtended(_Row):
     """Configurations in all; None: no cap."""
     epochs: int
     """Epochs of a full trial."""
+    epochs_before: int | None = None
+    """Until then."""
     continued: list[str] = []
 
 
@@ -138,7 +146,7 @@ class EpochRecord(_Row):
     grad_norm: float
     clipped_share: float
     tokens_per_s: float
-    seconds: float
+    seconds: FiniteFloat
     peak_memory_bytes: int
     lr: float
     clip: float | None
@@ -220,16 +228,34 @@ def read(path: Path, warnings: list[str] | None = None) -> Iterator[Record]:
         warnings: receives one sentence for each line that is left out.
 
     A line that is not whole JSON (a crash tore it, or the disk damaged it) and events of a newer program are left out
-    with a warning: the rest of the sweep is still worth reading.
+    with a warning: the rest of the sweep is still worth reading. So are lines and numbers of a size that no program
+    of ours writes.
     """
     notes = warnings if warnings is not None else []
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+    with path.open("rb") as file:
+        for number, (line, size) in enumerate(_lines(file), 1):
             try:
                 row = json.loads(line)
                 if row.get("event") not in _EVENTS:
-                    notes.append(f"{path.name} line {number}: unknown event {row.get('event')!r}, left out")
+                    event = str(row.get("event"))[:40]
+                    notes.append(f"{path.name} line {number}: unknown event {event!r}, left out")
                     continue
-                yield _RECORD.validate_python(row)
-            except (ValueError, AttributeError):
-                notes.append(f"{path.name} line {number} is damaged ({len(line)} bytes), left out")
+                if b"\\ud" in line:
+                    # Half of a character, which no file and no terminal takes.
+                    json.dumps(row, ensure_ascii=False).encode()
+                if any(type(value) is int and abs(value) >= 2**63 for value in row.values()):
+                    raise ValueError("more than 64 bits")
+                yield _RECORD.validate_python(row, strict=True)
+            except (ValueError, AttributeError, TypeError, RecursionError):
+                notes.append(f"{path.name} line {number} is damaged ({size} bytes), left out")
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Each line, cut to `LONGEST_LINE`, and its bytes; a cut one is not whole JSON any more."""
+    while line := file.readline(LONGEST_LINE):
+        size = len(line)
+        part = line
+        while len(part) == LONGEST_LINE and not part.endswith(b"\n"):
+            part = file.readline(LONGEST_LINE)
+            size += len(part)
+        yield line, size

@@ -94,7 +94,7 @@ def shortened(texts: list[str], longest: int) -> list[str]:
 
 def log_ticks(low: float, high: float) -> list[float]:
     """Round values from low to high, about evenly spaced in the logarithm: 1, 2, 5 or 1, 3 or powers of ten."""
-    decades = math.log10(high / low)
+    decades = math.log10(high) - math.log10(low)
     steps = (1, 2, 5) if decades < 2 else (1, 3) if decades < 4 else (1,)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     # Rounding in decimal keeps 3e-4 from becoming 0.00030000000000000003.
@@ -106,6 +106,8 @@ def log_ticks(low: float, high: float) -> list[float]:
 def linear_ticks(low: float, high: float) -> list[float]:
     """Four to nine round values from low to high."""
     raw = (high - low) / 5
+    if not 0 < raw < math.inf:
+        return [low]
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= raw)
     first = math.ceil(low / step - 1e-9)

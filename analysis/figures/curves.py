@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from ..load import Sweep
 from ..rungs import rung_epochs
 from ..words import STATES
-from .style import ACCENT, MUTED, STATE_COLOURS, base, leader, upper_frame
+from .style import ACCENT, MUTED, STATE_COLOURS, as_markup, base, leader, upper_frame
 
 MOST_VECTOR_POINTS = 20_000
 """Beyond this many points, curves are drawn by the graphics card instead of as vectors."""
@@ -108,4 +108,9 @@ def _lines(kind: Any, curves: Curves, name: str, colour: str, width: float) -> A
 
 def _points(curves: Curves) -> dict[str, Any]:
     template = "trial %{customdata}<br>epoch %{x}: val loss %{y:.4~g}<extra></extra>"
-    return {"x": curves.epochs, "y": curves.values, "customdata": curves.trial_ids, "hovertemplate": template}
+    return {
+        "x": curves.epochs,
+        "y": curves.values,
+        "customdata": as_markup(curves.trial_ids),
+        "hovertemplate": template,
+    }

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from ..best import best
@@ -31,8 +32,8 @@ class LrBatch(NamedTuple):
 
 def lr_batch_data(sweep: Sweep) -> LrBatch | None:
     """The points; None unless both the learning rate and the batch size vary over the trials that have them."""
-    trials = sweep.trials.assign(batch=sweep.setting("training.batch_size"))
-    trials = trials[trials["batch"].notna() & (trials["lr"] > 0)]
+    trials = sweep.trials.assign(batch=pd.to_numeric(sweep.setting("training.batch_size"), errors="coerce"))
+    trials = trials[(trials["batch"] > 0) & (trials["lr"] > 0)]
     if trials["batch"].nunique() < 2 or trials["lr"].nunique() < 2:
         return None
     ranked = best(sweep, len(sweep.trials)).trials

@@ -1,5 +1,6 @@
 """Parallel coordinates: every trial a line through its settings to its loss; brush an axis to keep only some."""
 
+import html
 import math
 from typing import Any, NamedTuple
 
@@ -113,7 +114,8 @@ def _colours(data: ParallelCoordinates, rows: np.ndarray) -> dict[str, Any]:
 def _dimension(line: Axis, rows: np.ndarray, shift: np.ndarray) -> dict[str, Any]:
     ticks, text = _ticks(line)
     return {
-        "label": line.label,
+        # Plotly reads names as markup, but ticks as they are.
+        "label": html.escape(line.label),
         "values": (line.positions[rows] + shift * (line.high - line.low)).clip(line.low, line.high),
         "range": [line.low, line.high],
         "tickvals": ticks,

@@ -13,7 +13,7 @@ from ..plateau import SIGNALS, plateau
 from ..words import digits, shown
 from .axes import linear_ticks, log_ticks
 from .curves import Curves, end_to_end
-from .style import ACCENT, MUTED, STATE_COLOURS, base, hover_lines, leader, upper_frame
+from .style import ACCENT, MUTED, STATE_COLOURS, as_markup, base, hover_lines, leader, upper_frame
 
 MOST_LINES = 50
 """Trials in one figure; the best ones where there are more."""
@@ -131,7 +131,7 @@ def signal_figure(data: SignalLines) -> go.Figure:
         (data.best, {"color": ACCENT, "width": 3}, 1.0),
     ):
         if curves is not None:
-            points = {"x": curves.epochs, "y": curves.values, "customdata": curves.trial_ids, "line": line}
+            points = {"x": curves.epochs, "y": curves.values, "customdata": as_markup(curves.trial_ids), "line": line}
             mode = "lines" if last > 1 else "markers"
             figure.add_trace(go.Scatter(**points, mode=mode, opacity=opacity, hovertemplate=template))
     margin = 0.02 * last

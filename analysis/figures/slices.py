@@ -62,7 +62,7 @@ def slice_figure(sweep: Sweep, path: str) -> go.Figure:
             points = {"x": x[chosen], "y": y[chosen], "text": hover[chosen], "mode": "markers"}
             figure.add_trace(go.Scatter(**points, marker=marker, hovertemplate="%{text}<extra></extra>"))
     names = [html.escape(text) for text in shortened(data.axis.tick_text, LONGEST_TICK)]
-    figure.update_xaxes(title_text=data.axis.label, tickvals=data.axis.ticks, ticktext=names)
+    figure.update_xaxes(title_text=html.escape(data.axis.label), tickvals=data.axis.ticks, ticktext=names)
     figure.update_xaxes(ticklabeloverflow="allow")
     pad = 0.5 if data.axis.kind == "category" else 0.04 * (data.axis.high - data.axis.low)
     figure.update_xaxes(range=[data.axis.low - pad, data.axis.high + pad])

@@ -105,6 +105,12 @@ def upper_frame(values: Iterable[float]) -> float:
     return float(finite[finite <= lowest + 5 * (median - lowest)].max(initial=lowest))
 
 
+def as_markup(texts: np.ndarray) -> np.ndarray:
+    """The same texts for plotly, which reads what it hovers as markup; None stays None."""
+    escaped = {text: text and html.escape(text) for text in set(texts.tolist())}
+    return np.array([escaped[text] for text in texts], dtype="object")
+
+
 def hover_lines(sweep: Sweep, trial_ids: np.ndarray) -> np.ndarray:
     """One text for each of the trials with its whole configuration, safe to give to plotly as markup."""
 

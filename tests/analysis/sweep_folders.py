@@ -145,6 +145,33 @@ def replicates(parameters: dict[str, Any], *ends: Sequence[float], states: Seque
     ]
 
 
+def eventful_sweep(folder: Path, text: str = "CUDA error") -> Path:
+    """Everything that can befall a sweep: little memory, lost workers, an extension, changed code, trials that fail in
+    every way, a full disk. `text` is in every reason."""
+    spec = SPEC | {"training": SPEC["training"] | {"epochs": 4, "micro_batch": 32}, "run_cap": 3}
+    driver = Driver()
+    driver.write(records.SweepStarted, command=["search"])
+    halved = [{"micro_batch": size} for size in (32, 32, 16, 32)]
+    driver.trial(0, Trial(lr_batch(2e-3, 64), [5.0, 4.6, 4.4, 4.3], signals=halved))
+    driver.trial(1, Trial(lr_batch(1e-3, 8), [5.0, 4.7, 4.5, 4.4], signals=[{"micro_batch": 8}] * 4))
+    driver.trial(2, Trial(lr_batch(4e-4, 32), [5.5], None))
+    for attempt in (1, 2):
+        driver.write(records.TrialCrashed, trial_id="t0002", epoch=1, attempt=attempt, reason=text)
+        driver.write(records.TrialStarted, trial_id="t0002", epoch=1)
+    driver.epoch("t0002", 2, 5.4)
+    driver.write(records.TrialEnded, trial_id="t0002", state="stopped", epoch=2, reason="asha")
+    driver.write(records.SweepEnded, reason="finished")
+    driver.write(records.SweepExtended, run_cap=7, epochs=8, continued=["t0000"])
+    driver.write(records.SweepStarted, command=["extend"], resumed=True)
+    driver.write(records.CodeForced, changed=["models/recurrence.py", f"data/{text}.py"], code={})
+    driver.write(records.TrialStarted, trial_id="t0000", epoch=4)
+    driver.epoch("t0000", 5, 4.2, micro_batch=32)
+    for number, state in enumerate(("failed", "crashed", "infeasible", "diverged"), 3):
+        driver.trial(number, Trial(lr_batch(1e-2, 16), [6.0] * (number % 2), state, f"{state}: {text} " * 30))
+    driver.write(records.SweepEnded, reason="halted", detail=f"[Errno 28] No space left on device: {text}")
+    return write_files(folder, driver, spec)
+
+
 CONDITIONAL = SPEC | {
     "parameters": {
         "training.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 3e-2},

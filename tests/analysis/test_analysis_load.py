@@ -1,14 +1,20 @@
 """Reading a sweep folder: running, torn, resumed, empty, missing."""
 
+import json
 import math
+import os
+import re
+import socket
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from sweep_folders import SPEC, START, Driver, Trial, lr_batch, replicates, write_files, write_sweep
+from filelock import FileLock, Timeout
+from sweep_folders import SPEC, START, Driver, Trial, eventful_sweep, lr_batch, replicates, write_files, write_sweep
 
 import analysis
+from analysis import liveness
 from tune_newllm import records
 from tune_newllm.errors import FolderError
 
@@ -47,9 +53,72 @@ def test_a_completed_trial_of_fewer_epochs_than_asked_is_not_at_full_fidelity(tm
 
 @pytest.mark.parametrize(("end", "state"), [(None, "running"), ("interrupted", "interrupted")])
 def test_a_trial_without_end(tmp_path: Path, end: str | None, state: str) -> None:
-    sweep = analysis.load(write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [5.0], None)], end=end))
+    folder = write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [5.0], None)], end=end)
+    with FileLock(folder / ".lock"):
+        sweep = analysis.load(folder)
     assert sweep.trials["state"].tolist() == [state]
     assert sweep.status == (end or "open")
+
+
+def test_an_extension_replaces_epochs_and_cap_and_reopens_trials(tmp_path: Path) -> None:
+    folder = eventful_sweep(tmp_path / "s")
+    sweep = analysis.load(folder)
+    assert (sweep.spec["training"]["epochs"], sweep.spec["run_cap"], sweep.status) == (8, 7, "halted")
+    assert (sweep.written["training"]["epochs"], sweep.written["run_cap"]) == (4, 3)
+    states = ["interrupted", "stopped", "stopped", "failed", "crashed", "infeasible", "diverged"]
+    assert sweep.trials["state"].tolist() == states
+    assert sweep.trials["reason"].tolist()[1] == "extension"
+    assert sweep.trials["crashes"].tolist() == [0, 0, 2, 0, 1, 0, 0]
+    assert sweep.trials["micro_batch"].tolist() == [16, 8, *[pd.NA] * 5]
+    assert not sweep.trials["full_fidelity"].any()
+    assert analysis.rung_epochs(sweep.spec) == [4]
+    assert [tuple(row)[1:] for row in analysis.survival(sweep) if row.group in (8, 64)] == [
+        (4, 1, 0, 1, 0),
+        (4, 1, 1, 0, 0),
+    ]
+    lines = (folder / "records.jsonl").read_text().splitlines(True)
+    upto = next(index for index, line in enumerate(lines) if '"sweep_extended"' in line)
+    (folder / "records.jsonl").write_text("".join(lines[: upto + 1]))
+    assert analysis.load(folder).status == "interrupted", "it has not gone on since"
+    with (folder / "records.jsonl").open("a") as file:
+        file.write(lines[upto].replace('"epochs":8', '"epochs":16').replace('"run_cap":7', '"run_cap":null'))
+    again = analysis.load(folder)
+    assert (again.spec["training"]["epochs"], again.spec["run_cap"]) == (16, None)
+    assert "from 4 to 8 epochs, 1 trial going on, then from 7 to any number of" in " ".join(analysis.answers(again))
+
+
+def test_whether_a_driver_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [5.0], None)], end=None)
+    with FileLock(folder / ".lock"):
+        assert liveness.seen(folder) is True
+    assert liveness.seen(folder) is False
+    with pytest.raises(Timeout), FileLock(folder / ".lock"):
+        FileLock(folder / ".lock", blocking=False).acquire()
+    beat = folder / ".heartbeat"
+    here = socket.gethostname()
+    cases = ((os.getpid(), here, True), (2**22 + 1, here, False), (1, "another", True), ("x", here, False))
+    for pid, host, beats in cases:
+        beat.write_text(json.dumps({"host": host, "pid": pid}))
+        assert liveness.seen(folder) is beats
+    os.utime(beat, (START, START))
+    assert liveness.seen(folder) is False
+    looks = iter([True, False])
+    with monkeypatch.context() as patch:
+        patch.setattr(liveness, "seen", lambda folder: next(looks))
+        assert analysis.load(folder).running is True, "its driver ended while the records were read"
+    monkeypatch.setattr(liveness, "LOCKS", tmp_path / "absent")
+    assert liveness.seen(folder) is None
+    verdicts = {
+        (True, 1e6, 2.0): True,
+        (False, 1e6, 2.0): False,
+        (False, 5.0, 2.0): None,
+        (None, 5.0, 2.0): True,
+        (None, 700.0, 400.0): True,
+        (None, 900.0, 400.0): None,
+        (None, 500.0, None): True,
+    }
+    for case, verdict in verdicts.items():
+        assert liveness.running(*case) is verdict
 
 
 def test_a_torn_last_line_costs_that_line_only(tmp_path: Path) -> None:
@@ -171,3 +240,60 @@ def test_a_damaged_sweep_file_is_a_warning(tmp_path: Path) -> None:
     assert sweep.spec == {}
     assert sweep.searched == ["training.lr", "training.batch_size"]
     assert [warning.split()[0] for warning in sweep.warnings] == ["sweep.yaml", "provenance.json"]
+
+
+BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (BOMB, "alias"),
+        ("a: " + "[" * 31 + "]" * 31, "nested"),
+        ("a: " + "[" * 50_000, "nested"),
+        ("a: [" + "1," * 11_000 + "]", "10,000 values"),
+        ("a: '" + "x" * 1_000_000 + "'", "1,000,000 bytes"),
+        ("a: " + "9" * 30, "64 bits"),
+        ("a: !!python/object/apply:os.system [true]", "cannot be read"),
+    ],
+)
+def test_a_sweep_file_made_to_harm_is_a_warning(tmp_path: Path, text: str, why: str) -> None:
+    folder = write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [5.0])])
+    (folder / "sweep.yaml").write_text(text)
+    (folder / "provenance.json").write_text('{"a": ' + "[" * 100_000)
+    sweep = analysis.load(folder)
+    assert sweep.spec == sweep.provenance == {}
+    assert len(sweep.warnings) == 2
+    assert why in sweep.warnings[0]
+
+
+def test_keys_of_the_wrong_kind_are_left_out(tmp_path: Path) -> None:
+    wrong = {"parameters": [1], "training": {"epochs": "many"}, "seeds": -1, "early_terminate": {"eta": 1.0}}
+    wrong |= {"resources": {"gpus_per_trial": "auto"}, "budget": {"wall": []}, "run_cap": 3}
+    sweep = analysis.load(write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [5.0])], SPEC | wrong, end="budget"))
+    assert {key for key in wrong if key not in sweep.spec} == wrong.keys() - {"run_cap"}
+    assert len(sweep.warnings) == 6
+    assert analysis.answers(sweep)[-1].startswith("The sweep reached its budget")
+
+
+def test_lines_made_to_harm_cost_themselves_only(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [5.0], None)], end=None)
+    created = (folder / "records.jsonl").read_text().splitlines()[1].replace("t0000", "evil")
+    nested = '"parameters":{"training.lr":' + "[" * 40 + "]" * 40 + "}"
+    lines = [
+        "[" * 100_000,
+        '{"event":"' + "x" * 3_000_000 + '"}',
+        '{"event":["epoch"]}',
+        created.replace('"number":0', '"number":' + "9" * 25),
+        created.replace('"number":0', '"number":"7"'),
+        re.sub(r'"time":[\d.]+', '"time":Infinity', created),
+        re.sub(r'"parameters":\{.*?\}', nested, created),
+    ]
+    with (folder / "records.jsonl").open("a") as file:
+        file.write("\n".join([*lines, *["torn"] * 30, created.replace("evil", "good\\u001b[2J"), ""]))
+    sweep = analysis.load(folder)
+    assert sweep.trials["trial_id"].tolist() == ["t0000", "good\x1b[2J"]
+    assert len(sweep.warnings) == 21
+    assert sweep.warnings[-1] == "records.jsonl: 17 more lines left out"
+    assert max(map(len, sweep.warnings)) < 100
+    assert "\x1b" not in "".join(analysis.answers(sweep))

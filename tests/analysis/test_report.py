@@ -12,12 +12,23 @@ from typing import Any
 import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
-from sweep_folders import SPEC, Trial, lr_batch, realistic_trials, with_signals, write_sweep
+from sweep_folders import (
+    SPEC,
+    Driver,
+    Trial,
+    eventful_sweep,
+    lr_batch,
+    realistic_trials,
+    with_signals,
+    write_files,
+    write_sweep,
+)
 
 import analysis
+from tune_newllm import records
 from tune_newllm.errors import FolderError
 
-EVIL = "<script>document.title='run'</script><b>&amp;"
+EVIL = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1><b>bold</b><a href='javascript:hack()'>&amp;"
 
 
 def test_three_files_and_no_draft(tmp_path: Path) -> None:
@@ -42,6 +53,24 @@ def test_whoever_reads_the_old_report_keeps_all_of_it(tmp_path: Path) -> None:
         analysis.write_report(analysis.load(write_sweep(tmp_path / "s", realistic_trials(9))))
         assert reader.read() == before
     assert page.read_text(encoding="utf-8") != before
+
+
+def test_a_spreadsheet_takes_no_text_for_a_formula(tmp_path: Path) -> None:
+    spec = SPEC | {"parameters": {"=a": {"values": ["=1+1", "@x", "b"]}, "n": {"values": [-1, 2]}}}
+    trials = [Trial({"=a": text, "n": -1}, [5.0]) for text in ("=1+1", "@x", "b")]
+    analysis.write_report(analysis.load(write_sweep(tmp_path / "s", trials, spec)))
+    table = pd.read_csv(tmp_path / "s" / "trials.csv")
+    assert table["'=a"].tolist() == ["'=1+1", "'@x", "b"]
+    assert table["n"].tolist() == [-1, -1, -1]
+
+
+def test_failures_are_told_apart(tmp_path: Path) -> None:
+    page = analysis.write_report(analysis.load(eventful_sweep(tmp_path / "s")))
+    section = page.read_text(encoding="utf-8").split('<section id="failures">')[1].split("</section>")[0]
+    assert re.findall("<dt>(.*?)</dt>", section) == ["1 diverged", "1 infeasible", "1 crashed", "1 failed"]
+    reasons = re.findall('<td class="text">(.*?)</td>', section)
+    assert len(reasons) == 4
+    assert all(len(reason) <= 160 and reason.endswith("…") for reason in reasons)
 
 
 def test_elsewhere(tmp_path: Path) -> None:
@@ -196,24 +225,55 @@ def test_on_a_phone_nothing_sticks_out(visit: Visit) -> None:
     assert visit.complaints == []
 
 
-def test_names_are_text(tmp_path: Path, browser: Any) -> None:
+def test_every_free_text_is_text(tmp_path: Path, browser: Any) -> None:
+    """Names of the sweep, its trials and parameters, and every reason, in the page and in what hovers over it."""
+    path, other = f"model.{EVIL}", "model.2" + EVIL.replace(".", "")
     spec = SPEC | {
         "description": EVIL,
-        "parameters": {"a.choice": {"distribution": "categorical", "values": [EVIL, "plain"]}},
-        "early_terminate": {"type": "asha", "min_iter": 1, "eta": 2, "within": "a.choice"},
+        "parameters": {path: {"values": [EVIL, "plain"]}, other: {"values": [1, 2]}},
+        "early_terminate": {"type": "asha", "min_iter": 1, "eta": 2, "within": path},
     }
-    trials = [Trial({"a.choice": value}, [5.0] * 7 + [last]) for value, last in ((EVIL, 4.0), ("plain", 4.5))]
-    trials.append(Trial({"a.choice": EVIL}, [], "failed", EVIL))
-    name = EVIL.replace("/", "")
-    visit = Visit(browser, analysis.write_report(analysis.load(write_sweep(tmp_path / name, trials, spec)), tmp_path))
+    driver = Driver()
+    driver.write(records.SweepStarted, command=[EVIL])
+    ends = [("completed", [5.0] * 7 + [4.0]), ("completed", [5.0] * 7 + [4.5]), ("stopped", [5.0])]
+    for number, (state, losses) in enumerate([*ends, *((state, []) for state in ("failed", "crashed", "infeasible"))]):
+        values, name = {path: (EVIL, "plain")[number % 2], other: 1 + number % 2}, f"t{number}{EVIL}"
+        lost = Trial(values, [], state, EVIL, created={"trial_id": name, "config_id": EVIL})
+        driver.trial(number, lost)
+        del driver.lines[-2:]  # its start and its end, which name it by another id
+        for epoch, loss in enumerate(losses, 1):
+            driver.epoch(name, epoch, loss, dead_relu=0.1, micro_batch=1, plateau_step=120)
+        driver.write(records.TrialCrashed, trial_id=name, epoch=0, attempt=1, reason=EVIL)
+        driver.write(records.TrialEnded, trial_id=name, state=state, epoch=len(losses), reason=EVIL)
+    driver.write(records.CodeForced, changed=[EVIL], code={})
+    driver.write(records.SweepEnded, reason="failing", detail=EVIL)
+    folder = write_files(tmp_path / EVIL.replace("/", ""), driver)
+    content = spec | {"training": {"epochs": 8, "micro_batch": 2, "batch_size": 8}}
+    (folder / "sweep.yaml").write_text(json.dumps(content))  # which is YAML too
+    (folder / "provenance.json").write_text(json.dumps({EVIL: {EVIL: EVIL}, "versions": {"torch": EVIL}}))
+    sweep = analysis.load(folder)
+    assert sweep.warnings == []
+    visit = Visit(browser, analysis.write_report(sweep, tmp_path))
     assert visit.complaints == []
-    assert visit.tab.title() == name
-    assert visit.texts("h1") == [name]
-    assert EVIL in visit.texts("#failures td")
-    assert EVIL in visit.texts("#best td")
+    assert visit.tab.title() == folder.name
+    assert visit.texts("h1") == [folder.name]
+    for place in (".about", ".answers p", "#failures td", "#best td", "#provenance dd", "#provenance code"):
+        assert any(EVIL in text for text in visit.texts(place)), place
     assert any(text.startswith(EVIL[:11]) for text in visit.texts("#slices .xtick text"))
     assert any(EVIL in text for text in visit.texts("#rungs .ytick text"))
-    assert visit.tab.locator("main script:not([type='application/json'])").count() == 0
+    last = EVIL.rsplit(".", 1)[-1]
+    assert {last, "2" + EVIL.replace(".", "")} <= set(visit.texts("#parallel .axis-title"))
+    assert {last, "2" + EVIL.replace(".", "")} <= set(visit.texts("#slices .xtitle"))
+    for part in ("curves", "signals", "slices"):
+        visit.tab.evaluate(f"""Plotly.Fx.hover(document.querySelector("#{part} .figure"),
+            [{{curveNumber: document.querySelector("#{part} .figure").data.length - 1, pointNumber: 0}}])""")
+        assert any(f"t0{EVIL}" in text for text in visit.texts(f"#{part} .hoverlayer text")), part
+    assert visit.tab.evaluate("window.hacked") is None
+    assert (
+        visit.tab.locator("main script:not([type='application/json']), main img[src=x], main a[href*=hack]").count()
+        == 0
+    )
+    assert visit.tab.locator(".figure tspan[style*=bold]").all_text_contents() == [f"trial t0{EVIL}"]
 
 
 def test_a_sweep_that_has_only_begun(tmp_path: Path, browser: Any) -> None:

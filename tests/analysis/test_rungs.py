@@ -72,3 +72,9 @@ def test_trials_without_the_parameter_have_rungs_of_their_own(tmp_path: Path) ->
 def test_no_early_stopping_no_rungs(tmp_path: Path) -> None:
     sweep = analysis.load(write_sweep(tmp_path / "s", trials(), SPEC | {"early_terminate": None}))
     assert analysis.survival(sweep) == []
+
+
+def test_an_extension_is_no_verdict_of_the_rung_below(tmp_path: Path) -> None:
+    trials = [Trial(lr_batch(1e-3, 8), [5.0] * epochs, "stopped", "extension") for epochs in (4, 5)]
+    sweep = analysis.load(write_sweep(tmp_path / "s", trials))
+    assert [tuple(row)[1:] for row in analysis.survival(sweep)] == [(4, 2, 1, 1, 0)]

@@ -2,14 +2,16 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_folders import SPEC, Driver, Trial, lr_batch, replicates, write_files, write_sweep
+from filelock import FileLock
+from sweep_folders import SPEC, Driver, Trial, eventful_sweep, lr_batch, replicates, write_files, write_sweep
 
 import analysis
-from analysis.summary import plain, wall_seconds
+from analysis.summary import plain
 from tune_newllm import records
 
 FULL = [5.0] * 7
@@ -35,11 +37,48 @@ def test_answers_of_a_finished_sweep(tmp_path: Path) -> None:
 
 
 def test_answers_say_when_the_ranking_is_provisional(tmp_path: Path) -> None:
-    sweep = analysis.load(write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [4.5], None)], end=None))
-    text = " ".join(analysis.answers(sweep))
+    folder = write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [4.5], None)], end=None)
+    with FileLock(folder / ".lock"):
+        text = " ".join(analysis.answers(analysis.load(folder)))
     assert "No trial has run to its end yet, and this one is running: the ranking is provisional." in text
-    assert "still running, or it was killed" in text
+    assert text.endswith("The sweep is running.")
     assert "runner-up" not in text
+    killed = analysis.answers(analysis.load(folder))
+    assert "this one is interrupted" in " ".join(killed)
+    assert re.fullmatch(
+        r"The sweep was killed or lost its machine: no process works on it, and the last news is [\d,]+ h \d+ min old; "
+        rf"go on with: python -m tune_newllm resume {re.escape(str(folder))}",
+        killed[-1],
+    )
+
+
+def test_answers_say_what_befell_the_sweep(tmp_path: Path) -> None:
+    sweep = analysis.load(eventful_sweep(tmp_path / "s"))
+    assert analysis.answers(sweep)[-6:] == [
+        "The sweep was extended from 3 to 7 configurations and from 4 to 8 epochs, 1 trial going on.",
+        "The sweep went on with changed code (models/recurrence.py, data/CUDA error.py) from trial t0003 on; t0000 "
+        "had begun with the earlier code.",
+        "1 trial lost its worker and went on: t0002 2 times.",
+        "1 trial ran with fewer sequences at a time than asked because memory ran out, at the same batch size: t0000 "
+        "(16 instead of 32).",
+        "The sweep stopped because its disk is full or cannot be written to: [Errno 28] No space left on device: "
+        "CUDA error",
+        f"Once there is room, go on with: python -m tune_newllm resume {tmp_path / 's'}",
+    ]
+    assert analysis.summary(sweep)["incidents"] == {
+        "extensions": [{"run_cap": [3, 7], "epochs": [4, 8], "continued": ["t0000"]}],
+        "changed_code": [
+            {"files": ["models/recurrence.py", "data/CUDA error.py"], "from_trial": "t0003", "midway": ["t0000"]}
+        ],
+        "lost_workers": [
+            {"trial_id": "t0002", "crashes": 2, "state": "stopped"},
+            {"trial_id": "t0004", "crashes": 1, "state": "crashed"},
+        ],
+        "smaller_passes": [{"trial_id": "t0000", "micro_batch": 16, "asked": 32}],
+    }
+    trials = [Trial(lr_batch(1e-3, 8), [], "failed", "No module named 'x'")] * 3
+    failing = analysis.load(write_sweep(tmp_path / "f", trials, end="failing"))
+    assert analysis.answers(failing)[-2] == "The sweep stopped because its first trials all failed for one reason."
 
 
 def test_answers_of_sweeps_without_a_result(tmp_path: Path) -> None:
@@ -149,7 +188,20 @@ def test_wall_time_leaves_out_the_pause_before_a_resume(tmp_path: Path) -> None:
     driver.write(records.SweepStarted, command=["resume"], resumed=True)
     driver.epoch("t0000", 4, 4.0)
     driver.write(records.SweepEnded, reason="finished")
-    assert wall_seconds(analysis.load(write_files(tmp_path / "s", driver))) == pytest.approx(8.0)
+    assert analysis.load(write_files(tmp_path / "s", driver)).wall == pytest.approx(8.0)
+
+
+def test_wall_time_goes_by_the_clock_that_nobody_sets(tmp_path: Path) -> None:
+    driver = Driver()
+    driver.write(records.SweepStarted, command=["search"], elapsed=0.0)
+    driver.trial(0, Trial(lr_batch(1e-3, 8), [5.0], None))
+    driver.now -= 3600
+    driver.epoch("t0000", 2, 4.0, elapsed=7.0)
+    driver.now += 1000
+    driver.epoch("t0000", 3, 4.0, elapsed=2.0)  # of another driver, whose own first line is lost
+    driver.write(records.SweepEnded, reason="interrupted", elapsed=3.0)
+    driver.write(records.SweepExtended, run_cap=50, epochs=8)
+    assert analysis.load(write_files(tmp_path / "s", driver)).wall == 10.0
 
 
 def test_failures_by_state_then_number(tmp_path: Path) -> None:

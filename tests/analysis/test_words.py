@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.words import ABSENT, counted, digits, duration, export_command, fixed, label, shown
+from analysis.words import ABSENT, counted, cut, digits, duration, export_command, fixed, label, listed, shown
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,13 @@ def test_durations() -> None:
 def test_names_and_counts() -> None:
     assert [label("training.lr"), label("corpus.max_samples")] == ["learning rate", "max samples"]
     assert [counted(1, "trial"), counted(1000, "trial")] == ["1 trial", "1,000 trials"]
+
+
+def test_long_texts_and_lists_are_cut() -> None:
+    assert cut("one\n two", 7) == "one two"
+    assert [cut(text, 12) for text in ("one two. three four", "x" * 20)] == ["one two…", "x" * 11 + "…"]
+    assert listed(list("abc")) == "a, b, c"
+    assert listed(list("abcdefghijklmno")) == "a, b, c, d, e, f, g, h, i, j, k, l and 3 more"
 
 
 def test_the_export_command_survives_a_shell() -> None:

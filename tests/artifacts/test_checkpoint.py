@@ -1,11 +1,14 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from tune_newllm.artifacts.checkpoint import load_checkpoint, read_configuration
 from tune_newllm.data.tokenizer import WordTokenizer
-from tune_newllm.errors import CheckpointError
+from tune_newllm.errors import CheckpointError, DamagedCheckpointError
+from tune_newllm.training.state import TrainState
 
 
 def edit(path, change):
@@ -18,9 +21,18 @@ def cut_in_half(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def without_states(folder):
+    for path in folder.glob("state*.safetensors"):
+        path.unlink()
+    return folder
+
+
 DAMAGES = {
-    "has no weights": (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors yet"),
-    "torn weights": (lambda folder: cut_in_half(folder / "model.safetensors"), "damaged"),
+    "has no weights": (
+        lambda folder: (without_states(folder) / "model.safetensors").unlink(),
+        "has no model.safetensors: weights are written after the first epoch",
+    ),
+    "torn weights": (lambda folder: cut_in_half(without_states(folder) / "model.safetensors"), "damaged"),
     "no configuration": (lambda folder: (folder / "configuration.json").unlink(), "it has no configuration.json"),
     "torn configuration": (lambda folder: cut_in_half(folder / "configuration.json"), "damaged"),
     "unknown key": (lambda folder: edit(folder / "configuration.json", lambda c: c["model"].update(x=1)), "model.x"),
@@ -61,3 +73,20 @@ def test_run_and_export_hold_the_same_model(run, exported):
     assert torch.equal(ours.model(tokens)[0], theirs.model(tokens)[0])
     assert ours.configuration == theirs.configuration == read_configuration(run)
     assert ours.tokenizer.decode(range(ours.vocab_size)) == theirs.tokenizer.decode(range(ours.vocab_size))
+
+
+@pytest.mark.parametrize(("spoil", "what"), [(cut_in_half, "damaged"), (Path.unlink, "missing")])
+def test_weights_that_are_lost_come_from_the_state_of_the_best_epoch(run, copy_of_run, spoil, what, caplog):
+    spoil(copy_of_run / "model.safetensors")
+    ours, theirs = load_checkpoint(copy_of_run), load_checkpoint(run)
+    assert f"model.safetensors is {what}: the weights of the best epoch come from" in caplog.text
+    assert all(map(torch.equal, ours.model.state_dict().values(), theirs.model.state_dict().values()))
+    # A state that is of a later epoch than the best one is of no use.
+    state = TrainState.load(copy_of_run / "state.safetensors", ours.configuration.training, ours.model)
+    state.history.append(replace(state.history[0], epoch=2, val_loss=99.0))
+    state.save(copy_of_run / "state.safetensors", keep=copy_of_run / "state-previous.safetensors")
+    assert load_checkpoint(copy_of_run)
+    (copy_of_run / "state-previous.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors") as caught:
+        load_checkpoint(copy_of_run)
+    assert isinstance(caught.value, DamagedCheckpointError) is (what == "damaged")

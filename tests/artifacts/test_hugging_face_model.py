@@ -126,7 +126,9 @@ def test_saves_and_loads_again(model, load, tmp_path):
     model.save_pretrained(tmp_path / "saved")
     again = load(tmp_path / "saved")
     ids = torch.tensor([[2, 5, 6, 7]])
-    assert torch.equal(again(ids).logits, model(ids).logits)
+    assert all(map(torch.equal, again.state_dict().values(), model.state_dict().values()))
+    # Not equal to the bit: products round by where a file's tensors lie in memory.
+    torch.testing.assert_close(again(ids).logits, model(ids).logits, rtol=1e-5, atol=1e-6)
 
 
 def test_two_exports_of_one_name_keep_their_own_code(exported, load, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tune_newllm.cli.main import main
-from tune_newllm.cli.sweeps import _conclude
+from tune_newllm.cli.ending import conclude
 from tune_newllm.errors import TuneError
 from tune_newllm.sweep.engine import Outcome
 
@@ -92,6 +93,35 @@ def test_the_reading_commands_agree_on_the_best_trial(finished, call, tmp_path):
     assert json.loads(out)[str(sweep / "best")]["loss"] == pytest.approx(status["test_loss"], abs=1e-5)
     code, out, _ = call("report", sweep, "--out", tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere" / "report.html").stat().st_size > 1_000_000
+
+
+@pytest.fixture
+def read_only(finished, tmp_path):
+    """A copy of the finished sweep on a drive that takes no writes, not even root's."""
+    copy = tmp_path / "drive" / "tiny"
+    shutil.copytree(finished[0], copy)
+    mounts = [["mount", "--bind", copy.parent, copy.parent], ["mount", "-o", "remount,bind,ro", copy.parent]]
+    for command in mounts:
+        done = subprocess.run(command, capture_output=True, text=True) if shutil.which("mount") else None
+        if done is None or done.returncode:
+            pytest.skip(f"no read-only mount can be made here: {done.stderr.strip() if done else 'no mount command'}")
+    yield copy
+    subprocess.run(["umount", copy.parent], check=True)
+
+
+def test_a_read_only_copy_can_be_read_and_reported(read_only, call, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    code, out, err = call("status", read_only, "--json")
+    assert (code, err, json.loads(out)["status"]) == (0, "", "finished")
+    code, out, err = call("report", read_only)
+    assert code == 0
+    assert re.fullmatch(r"warning: .*/tiny cannot be written to \(.*\), so the report goes to tiny-report/\n", err)
+    assert out.splitlines()[-1] == f"report: {Path('tiny-report/report.html')}"
+    assert {path.name for path in Path("tiny-report").iterdir()} == {"report.html", "trials.csv", "summary.json"}
+    code, _, err = call("report", read_only, "--out", read_only / "sub")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--out" in err
 
 
 def test_generate_continues_a_prompt_and_is_repeatable(finished, call):
@@ -253,7 +283,7 @@ def test_a_failing_export_costs_neither_report_nor_earlier_best(finished, tmp_pa
 
     monkeypatch.setattr("tune_newllm.cli.checkpoints.export_trial", fail)
     with pytest.raises(TuneError, match="the cache"):
-        _conclude(Outcome(tmp_path / "sweep", finished=True, signal=None), as_json=False)
+        conclude(Outcome(tmp_path / "sweep", finished=True, signal=None), as_json=False)
     assert "best configuration" in capsys.readouterr().out
     assert (tmp_path / "sweep" / "report.html").exists()
     assert (tmp_path / "sweep" / "best" / "model.safetensors").exists()

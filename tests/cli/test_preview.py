@@ -103,6 +103,23 @@ def test_seeds_and_budget_count(plan):
     assert "its budget, 2 h 0 min of wall time or 10 epochs, stops it resumably" in text
 
 
+def test_memory_that_is_tight_is_told_beforehand(plan, monkeypatch, caplog):
+    lines = "parameters:\n  training.batch_size: {values: [8, 512]}\n  model.num_layers: {values: [1, 2]}\n"
+    lines += "resources: {max_concurrent: 1}\n"
+    facts = plan(lines)[0]["memory"]
+    assert (facts["sequences"], facts["micro_batch"], facts["per_trial"], facts["trials"]) == (256, 256, None, 1)
+    assert 10_000 < facts["need_of_one"] < facts["need"] < facts["available"]
+    for available, micro_batch in ((facts["need"] // 3, 64), (1, 0)):
+        monkeypatch.setattr("tune_newllm.sweep.memory_plan.available_memory", lambda device, most=available: most)
+        content, text = plan(lines)
+        tight = content["memory"]
+        assert (tight["micro_batch"], tight["per_trial"], tight["share"]) == (micro_batch, available, available)
+        assert ("begins with 64 in a pass" in text) == (micro_batch == 64)
+        assert (content["cost"]["seconds_per_trial"] is None) == (micro_batch == 0)
+        assert ("trials of that size will be infeasible" in caplog.text) == (micro_batch == 0)
+    assert "memory does not suffice for any of the configurations above" in text
+
+
 def test_sizes_are_those_of_the_base_configuration_s_samples(plan):
     searched = "parameters.corpus.max_samples={values: [20, 100]}"
     sizes = {n: plan("", f"corpus.max_samples={n}", *more)[0]["cost"] for n, more in ((20, [searched]), (100, []))}

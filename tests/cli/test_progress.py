@@ -21,7 +21,7 @@ run_cap: 4
 
 def epoch(trial, number, loss):
     numbers = dict.fromkeys(records.EpochRecord.model_fields, 1.0)
-    numbers |= {"time": 0, "event": "epoch", "trial_id": trial, "epoch": number, "val_loss": loss}
+    numbers |= {"time": 0, "elapsed": None, "event": "epoch", "trial_id": trial, "epoch": number, "val_loss": loss}
     return records.EpochRecord(**numbers)
 
 
@@ -77,7 +77,7 @@ def test_seeds_and_a_budget_are_shown_and_the_budget_limits_the_time_left(tmp_pa
     SweepFolder.create(tmp_path / "sweep", resolved, {})
     view = SweepView(spec, tmp_path / "sweep")
     view._began -= 60.0
-    view.add(records.SweepStarted(time=time.time() - 59, command=[]))
+    view.add(records.SweepStarted(time=time.time() - 59, elapsed=59, command=[]))
     for number in range(2):
         for replicate in range(2):
             name = f"t000{number}-{replicate}"

@@ -74,7 +74,67 @@ def test_the_best_configuration_has_the_lowest_mean_of_its_seeds():
     assert history.count("completed") == 5
 
 
-def test_working_time_is_that_of_every_driver_to_its_last_record():
-    rows = [records.SweepStarted(time=10, command=[]), created(0).model_copy(update={"time": 15.5})]
-    rows += [records.SweepStarted(time=100, command=[], resumed=True), records.SweepEnded(time=102, reason="budget")]
-    assert History(rows).sessions == [(10, 15.5), (100, 102)]
+def test_lost_workers_are_counted_since_the_last_new_epoch():
+    history = History([created(0)])
+    trial = history.trials["t0000-0"]
+    counts = []
+    lost = records.TrialCrashed(time=0, trial_id="t0000-0", epoch=0, attempt=1)
+    for record in (lost, lost, epoch("t0000-0", 1, 2.0), lost):
+        history.add(record)
+        counts.append(trial.crashes)
+    assert counts == [1, 2, 0, 1]
+    assert (trial.state, history.unfinished()) == ("waiting", [trial])
+
+
+def test_what_is_known_of_a_trial_whose_creation_is_lost_is_left_out_and_its_number_stays_taken():
+    rest = [records.TrialStarted(time=0, trial_id="t0001-0"), epoch("t0001-0", 1, 2.0), ended("t0001-0", "completed")]
+    lost = records.TrialCrashed(time=0, trial_id="t0001-0", epoch=0, attempt=1)
+    # Of t0001-0, t0002-1 and t0003-1 the first line is missing; of t0002-1 nothing else is there.
+    rows = [created(0), created(0, 1), *rest, lost, created(1, 1), created(2)]
+    rows += [created(3), records.TrialStarted(time=0, trial_id="t0003-1"), ended("t0003-1", "diverged")]
+    history = History([*rows, ended("t0002-0", "stopped"), ended("t0003-0", "completed")], seeds=2)
+    assert history.lost == {"t0001-0", "t0003-1"}
+    assert [suggestion.id for suggestion in history.suggestions.values()] == ["t0000", "t0001", "t0002", "t0003"]
+    assert [suggestion.made for suggestion in history.suggestions.values()] == [2, 2, 2, 2]
+    assert [suggestion.state for suggestion in history.suggestions.values()] == [
+        "waiting", "waiting", "stopped", "completed",
+    ]  # fmt: skip
+    assert (history.epochs, len(history.work)) == ([], 1)
+    assert history.next_number == 4
+    history.add(records.TrialStarted(time=0, trial_id="t0007-0"))
+    assert (history.next_number, 7 in history.suggestions) == (8, False)
+
+
+def at(time, elapsed=None, kind=records.TrialStarted, **more):
+    if kind is records.TrialStarted:
+        more = {"trial_id": "t0000-0"}
+    return kind(time=time, elapsed=elapsed, **more)
+
+
+START = {"kind": records.SweepStarted, "command": []}
+END = {"kind": records.SweepEnded, "reason": "budget"}
+EXTENDED = {"kind": records.SweepExtended, "run_cap": 9, "epochs": 2}
+
+
+@pytest.mark.parametrize(
+    ("rows", "worked"),
+    [
+        ([at(10, **START), at(15.5), at(100, **START), at(102, **END)], [5.5, 2]),
+        # The driver's own clock goes before the one that somebody sets, in both directions.
+        ([at(1000, 0, **START), at(90000, 5), at(3, 7.5), at(100, 0, **START), at(102, 2, **END)], [7.5, 2]),
+        # Without it, a clock set back takes one gap away.
+        ([at(1000, **START), at(1004), at(50), at(53, **END)], [7]),
+        # Nobody works between two drivers, whatever is written there.
+        ([at(10, **START), at(12), at(500, **EXTENDED), at(510, **START), at(511)], [2, 1]),
+        (
+            [at(10, **START), at(500, kind=records.CodeForced, changed=[], code={}), at(510, 0, **START), at(511, 1)],
+            [0, 1],
+        ),
+        # The second driver's first line is damaged: its clock has begun anew, or the one before had ended.
+        ([at(10, 0, **START), at(40, 30), at(500, 3), at(510, 13)], [30, 13]),
+        ([at(10, **START), at(40, **END), at(500), at(510)], [30, 10]),
+        ([at(500, 3), at(510, 13)], [13]),
+    ],
+)
+def test_working_time_is_that_of_every_driver_to_its_last_record(rows, worked):
+    assert [session.worked for session in History(rows).sessions] == worked

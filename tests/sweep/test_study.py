@@ -1,6 +1,7 @@
 """Suggestions: points first, evenly dealt, never twice, learnt within the stratum; and what the study is told."""
 
 import math
+import time
 
 import optuna
 import pytest
@@ -8,6 +9,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from sweeping import SPEC, result
+
+from tune_newllm.sweep.journal import study_name
 
 GRID = """\
 method: grid
@@ -34,7 +37,7 @@ run_cap: 60
 
 def journal(driver):
     storage = JournalStorage(JournalFileBackend(str(driver.folder.journal)))
-    return optuna.load_study(study_name="sweep", storage=storage).trials
+    return optuna.load_study(study_name=study_name(driver.spec.training.epochs), storage=storage).trials
 
 
 def finish(driver, trial, loss):
@@ -164,6 +167,35 @@ def test_a_reopened_sweep_suggests_what_an_undisturbed_one_does(make_driver, tex
     assert [(r.params, r.value, r.state, r.user_attrs) for r in rows] == [
         (r.params, r.value, r.state, r.user_attrs) for r in rows_again
     ]
+
+
+@pytest.mark.parametrize("method", ["bayes", "quasi", "grid"])
+def test_a_sweep_goes_on_without_the_trials_whose_creation_is_lost(make_driver, method):
+    points = "points: [{training.lr: 0.3}, {training.lr: 0.2}, {training.lr: 0.1}]\n"
+    text = GRID.replace("grid", method) + points + "run_cap: 6\n"
+    driver, _ = make_driver(text)
+    for _ in range(4):
+        finish(driver, driver.create(), 1.0)
+    known = [trial.parameters for trial in driver.history.trials.values()]
+    lines = driver.folder.records.read_text().splitlines()
+    lost = [index for index, line in enumerate(lines) if "trial_created" in line][::2]
+    damaged = [line[:40] if index in lost else line for index, line in enumerate(lines)]
+    driver.folder.records.write_text("\n".join(damaged) + "\n")
+    # A driver that was killed while it wrote to the journal.
+    driver.folder.journal.with_name("study.journal.lock").touch()
+    began = time.monotonic()
+    again, _ = make_driver(text)
+    assert time.monotonic() - began < 10
+    new = list(iter(again.create, None))
+    assert [trial.id for trial in again.history.trials.values()] == ["t0001", "t0003", "t0004", "t0005"]
+    tried = [trial.parameters for trial in again.history.trials.values()]
+    assert tried[:2] == [known[1], known[3]]
+    assert all(tried.count(values) == 1 for values in tried)
+    assert "point" not in [trial.created.origin for trial in new]
+    for trial in new:
+        finish(again, trial, 2.0)
+    assert [row.user_attrs["trial_id"] for row in journal(again)] == ["t0001", "t0003", "t0004", "t0005"]
+    assert {row.state for row in journal(again)} == {TrialState.COMPLETE}
 
 
 def test_tpe_learns_in_a_conditional_space(make_driver, recwarn):

@@ -1,14 +1,24 @@
+import itertools
 import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import prepare
-from tune_newllm.errors import UsageError
+from tune_newllm.errors import CheckpointError, DamagedCheckpointError, UsageError
 from tune_newllm.models import ModelConfig
-from tune_newllm.training.config import Configuration, TrainingConfig
-from tune_newllm.training.run import Run
+from tune_newllm.training.config import ClipConfig, Configuration, LRScheduleConfig, TrainingConfig
+from tune_newllm.training.run import PREVIOUS, STATE, WEIGHTS, Run
+from tune_newllm.training.state import read_saved_weights
+from tune_newllm.training.weights import read_tensors
 
 CONFIGURATION = Configuration(
     CorpusConfig(name="toy", window=12, vocab_size=30),
@@ -17,10 +27,17 @@ CONFIGURATION = Configuration(
 )
 
 
-@pytest.fixture
-def corpus():
+FILES = {"configuration.json", "tokenizer.json", WEIGHTS, STATE, PREVIOUS}
+
+
+def small_corpus():
     whole = prepare(CONFIGURATION.corpus)
     return replace(whole, train=whole.train[:64], validation=whole.validation[:16])
+
+
+@pytest.fixture
+def corpus():
+    return small_corpus()
 
 
 def test_what_cannot_be_trained_leaves_no_folder(tmp_path, corpus):
@@ -43,6 +60,169 @@ def test_a_continued_run_says_how_many_epochs_it_has_now(tmp_path, corpus):
     assert [result.epoch for result in Run(tmp_path, longer, corpus).epochs()] == [2]
     written = json.loads((tmp_path / "configuration.json").read_text())
     assert written == longer.to_dict() | {"vocab_size": len(corpus.tokenizer)}
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "configuration.json", "tokenizer.json", "model.safetensors", "state.safetensors",
-    }  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+
+
+def spoil(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def train(folder, corpus, epochs=4):
+    """Epochs of a run, or more of it, whose second epoch is better than its third, and whose fourth is the best."""
+    schedule = LRScheduleConfig(warmup=7, by="step")
+    training = replace(CONFIGURATION.training, epochs=epochs, batch_size=32, lr=1.0, lr_schedule=schedule)
+    run = Run(folder, replace(CONFIGURATION, training=replace(training, clip=ClipConfig("none"))), corpus)
+    list(run.epochs())
+    return run
+
+
+def outcome(run):
+    """What no kill and no damage may change: the numbers, and the weights that are kept."""
+    assert {path.name for path in run.folder.iterdir()} == FILES
+    losses = [(result.epoch, result.train_loss, result.val_loss) for result in run.history]
+    weights, metadata = read_tensors(run.folder / WEIGHTS)
+    return losses, metadata["epoch"], {name: each.tolist() for name, each in weights.items()}
+
+
+class Killed(BaseException):
+    """What SIGKILL is to a process: the end at this point."""
+
+
+@contextmanager
+def killed_at(point, monkeypatch):
+    """The process dies at one of the points just before or after something changes on disk, and tidies nothing up."""
+    counter = itertools.count()
+
+    def fatal(work):
+        def maybe(*arguments):
+            if next(counter) == point:
+                raise Killed
+            work(*arguments)
+            if next(counter) == point:
+                raise Killed
+
+        return maybe
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fatal(os.fsync))
+        patch.setattr(os, "replace", fatal(os.replace))
+        patch.setattr(os, "unlink", lambda path: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def three_epochs(tmp_path_factory, caches):
+    """Folder of a run with states of the epochs 3 and 2, of which 2 is the best."""
+    torch.set_num_threads(1)
+    return train(tmp_path_factory.mktemp("three") / "run", small_corpus(), epochs=3).folder
+
+
+@pytest.mark.parametrize("begun", ["not begun", "whole", "damaged"])
+def test_a_run_killed_at_any_point_goes_on_as_if_nothing_had_been(begun, three_epochs, tmp_path, corpus, monkeypatch):
+    epochs = 2 if begun == "not begun" else 4
+    undisturbed = outcome(train(tmp_path / "undisturbed", corpus, epochs))
+    for point in itertools.count():
+        folder = tmp_path / str(point)
+        if begun != "not begun":
+            shutil.copytree(three_epochs, folder)
+        if begun == "damaged":
+            spoil(folder / STATE)
+        try:
+            with killed_at(point, monkeypatch):
+                train(folder, corpus, epochs)
+            break
+        except Killed:
+            known = max(filter(None, map(epoch_in, (folder / STATE, folder / PREVIOUS))), default=0)
+            assert not (folder / WEIGHTS).exists() or int(read_tensors(folder / WEIGHTS)[1]["epoch"]) <= known
+        assert outcome(train(folder, corpus, epochs)) == undisturbed, point
+    assert point > 10
+
+
+def epoch_in(path):
+    """The epoch of a state, None where there is no whole one."""
+    try:
+        return read_saved_weights(path).epoch
+    except CheckpointError:
+        return None
+
+
+IN_THE_MIDDLE_OF_THE_THIRD_CHECKPOINT = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from test_run import Path, small_corpus, torch, train
+from tune_newllm.training import weights
+
+def wait(file):
+    names.append(file.name)
+    if sum("state" in name for name in names) == 3:
+        print("writing", flush=True)
+        time.sleep(600)
+
+names = []
+weights.sync = wait
+torch.set_num_threads(1)
+train(Path(sys.argv[2]), small_corpus())
+"""
+
+
+def test_a_process_killed_in_the_middle_of_a_checkpoint_loses_that_epoch_alone(tmp_path, corpus):
+    folder = tmp_path / "killed"
+    arguments = [sys.executable, "-c", IN_THE_MIDDLE_OF_THE_THIRD_CHECKPOINT, str(Path(__file__).parent), str(folder)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "writing\n"
+        process.kill()
+    assert (folder / f".{STATE}.{process.pid}").exists()
+    assert epoch_in(folder / STATE) == 2
+    assert outcome(train(folder, corpus)) == outcome(train(tmp_path / "undisturbed", corpus))
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "missing", "epoch", "weights", "notes"),
+    [
+        ([], [], 3, "2", []),
+        ([PREVIOUS], [], 3, "2", []),
+        ([], [WEIGHTS], 3, "2", ["weights of epoch 2, the best one; they are written again"]),
+        ([WEIGHTS], [], 3, "2", ["weights of epoch 2, the best one; they are written again"]),
+        ([WEIGHTS], [PREVIOUS], 3, None, ["weights of epoch 2, the best one; they are lost until"]),
+        ([STATE], [], 2, "2", [f"{STATE} is damaged; going on after epoch 2 from {PREVIOUS}"]),
+        ([], [STATE], 2, "2", [f"{STATE} is missing; going on after epoch 2 from {PREVIOUS}"]),
+        ([STATE], [WEIGHTS], 2, "2", ["is damaged; going on after", "they are written again"]),
+    ],
+)
+def test_what_is_damaged_or_missing_is_made_good(
+    spoilt, missing, epoch, weights, notes, three_epochs, tmp_path, corpus
+):
+    folder = shutil.copytree(three_epochs, tmp_path / "run")
+    for name in spoilt:
+        spoil(folder / name)
+    for name in missing:
+        (folder / name).unlink()
+    run = train(folder, corpus, epochs=epoch)
+    assert len(run.history) == epoch
+    assert len(run.notes) == len(notes)
+    assert all(expected in note for expected, note in zip(notes, run.notes, strict=True))
+    assert (folder / WEIGHTS).exists() is (weights is not None)
+    assert weights is None or read_tensors(folder / WEIGHTS)[1]["epoch"] == weights
+
+
+def test_weights_of_an_epoch_that_no_state_knows_are_replaced(three_epochs, tmp_path, corpus):
+    folder = shutil.copytree(three_epochs, tmp_path / "run")
+    shutil.copy(train(tmp_path / "four", corpus).folder / WEIGHTS, folder)
+    assert "they are written again" in train(folder, corpus, epochs=3).notes[0]
+    assert read_tensors(folder / WEIGHTS)[1]["epoch"] == "2"
+
+
+def test_states_that_cannot_be_used_are_refused_and_stay(three_epochs, tmp_path, corpus):
+    folder = shutil.copytree(three_epochs, tmp_path / "run")
+    wider = replace(CONFIGURATION, model=replace(CONFIGURATION.model, hidden_dim=9))
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        Run(folder, wider, corpus)
+    assert (folder / STATE).read_bytes() == (three_epochs / STATE).read_bytes()
+    spoil(folder / STATE)
+    spoil(folder / PREVIOUS)
+    before = [(folder / name).read_bytes() for name in sorted(FILES)]
+    with pytest.raises(DamagedCheckpointError, match=rf"{STATE} is damaged and .*{PREVIOUS} is damaged: remove"):
+        train(folder, corpus)
+    assert [(folder / name).read_bytes() for name in sorted(FILES)] == before

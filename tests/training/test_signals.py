@@ -8,8 +8,9 @@ import torch.nn.functional as F
 
 from tune_newllm.training import signals
 from tune_newllm.training.config import ClipConfig, TrainingConfig
-from tune_newllm.training.loop import _compute_gradients, fit
+from tune_newllm.training.loop import fit
 from tune_newllm.training.state import TrainState
+from tune_newllm.training.step import compute_gradients
 
 CONFIG = TrainingConfig(lr=0.1, batch_size=8, optimizer="sgd", beta1=0.0, precision="fp32", device="cpu")
 
@@ -24,7 +25,8 @@ def gradient(model, rows):
 
 def probed(state, rows):
     probe = signals.Probe(state.parameters, rows)
-    _compute_gradients(state, rows, 3, probe)
+    state.micro_batch = 3
+    compute_gradients(state, rows, probe)
     return probe
 
 

@@ -1,4 +1,5 @@
 import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import prepare
 from tune_newllm.data.toy import entropy_rate
-from tune_newllm.errors import DivergedError
+from tune_newllm.errors import DivergedError, InfeasibleError
 from tune_newllm.models import ModelConfig, build
 from tune_newllm.training.batches import dropout_seed, epoch_order, to_tensors
 from tune_newllm.training.config import ClipConfig, EarlyStoppingConfig, LRScheduleConfig, TrainingConfig
@@ -70,6 +71,79 @@ def test_micro_batches_and_padding_do_not_change_the_numbers(tiny, windows):
             got, want = ([getattr(result, name) for result in each] for each in (parts, whole))
             assert got == pytest.approx(want, rel=1e-5), (micro_batch, name)
         assert [each.tokens for each in parts] == [each.tokens for each in whole]
+
+
+def full_device():
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def full_machine():
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("fail", [full_device, full_machine])
+def test_out_of_memory_halves_the_micro_batch_for_good_and_changes_no_number(fail, tiny, windows, tmp_path):
+    train, validation, model = windows(20), windows(9, seed=1), tiny()
+    _, whole = run(CONFIG, tiny(), train, validation)
+    inspect, looks = model.inspect, []
+
+    def forward(_, inputs):
+        if model.training and len(inputs[0]) > 3:
+            fail()
+
+    def inspect_once(sample):
+        looks.append(len(sample))
+        return fail() if len(looks) == 1 else inspect(sample)
+
+    model.register_forward_pre_hook(forward)
+    model.inspect = inspect_once
+    state = TrainState.create(CONFIG, model)
+    parts = [next(fit(state, train, validation, CONFIG))]
+    assert looks == [9, 9]
+    assert state.notes == [
+        "out of memory at 8 sequences a pass in epoch 1; going on with 4",
+        "out of memory at 4 sequences a pass in epoch 1; going on with 2",
+    ]
+    state.save(tmp_path / "state")
+    resumed = TrainState.load(tmp_path / "state", CONFIG, tiny(seed=1))
+    parts += fit(resumed, train, validation, CONFIG)
+    assert ([each.micro_batch for each in parts], resumed.notes) == ([2, 2, 2], [])
+    assert [each.micro_batch for each in whole] == [8, 8, 8]
+    for name in ("train_loss", "val_loss", "grad_norm", "noise_scale", "dead_relu", "ctx_rank", "tokens"):
+        got, want = ([getattr(result, name) for result in each] for each in (parts, whole))
+        assert got == pytest.approx(want, rel=1e-5), name
+
+
+def test_a_step_that_ran_out_of_memory_leaves_neither_gradients_nor_masks_nor_tensors(tiny, windows):
+    smaller, halved = (TrainState.create(CONFIG, tiny(dropout=0.3)) for _ in range(2))
+    held = []
+
+    def fail_in_the_second_pass(model, inputs):
+        if len(held) == 2:
+            assert held[1]() is None
+            return
+        tokens = inputs[0].clone()
+        held.append(weakref.ref(tokens))
+        if len(held) == 2:
+            full_device()
+
+    halved.model.register_forward_pre_hook(fail_in_the_second_pass)
+    # Two passes of four, of which the first leaves gradients and draws masks; then four of two.
+    assert train_step(halved, windows(8), 1.0, 4) == train_step(smaller, windows(8), 1.0, 2)
+    assert (halved.micro_batch, halved.step) == (2, 1)
+    assert all(map(torch.equal, halved.model.parameters(), smaller.model.parameters()))
+
+
+def test_what_no_micro_batch_helps_is_infeasible(tiny, windows, monkeypatch):
+    state = TrainState.create(CONFIG, tiny())
+    monkeypatch.setattr(state.optimizers[0], "step", full_device)
+    with pytest.raises(InfeasibleError, match=r"out of memory in the optimizer's step: "):
+        train_step(state, windows(8), None, 8)
+    assert state.micro_batch == 8
+    state.model.register_forward_pre_hook(lambda model, inputs: full_device())
+    with pytest.raises(InfeasibleError, match=r"out of memory with one sequence at a time: "):
+        train_step(state, windows(8), None, 8)
+    assert state.micro_batch == 1
 
 
 def test_schedules_by_tokens_follow_the_targets_seen(tiny, windows):

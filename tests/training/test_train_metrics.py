@@ -1,4 +1,5 @@
 import math
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tune_newllm.errors import InfeasibleError
 from tune_newllm.training.metrics import evaluate, perplexity
 
 LOGITS = np.random.default_rng(0).normal(size=(8, 8))
@@ -61,3 +63,19 @@ def test_edges_of_perplexity():
     assert perplexity(800.0) == math.inf
     only_unknown = np.array([[2, 1, 0]], dtype=np.uint16)
     assert math.isnan(evaluate(Bigram(), only_unknown, device="cpu").ppl_known)
+
+
+def test_an_evaluation_without_memory_reads_fewer_rows_and_finds_the_same():
+    rows = np.random.default_rng(1).integers(1, 8, (310, 9)).astype(np.uint16)
+    whole = evaluate(Bigram(), rows, device="cpu", legacy_batch=7)
+    model = Bigram()
+    model.register_forward_pre_hook(partial(out_of_memory_above, 100))
+    assert evaluate(model, rows, device="cpu", legacy_batch=7) == whole
+    model.register_forward_pre_hook(partial(out_of_memory_above, 0))
+    with pytest.raises(InfeasibleError, match="one sequence at a time"):
+        evaluate(model, rows[:2], device="cpu")
+
+
+def out_of_memory_above(most, model, inputs):
+    if len(inputs[0]) > most:
+        raise torch.OutOfMemoryError("CUDA out of memory")

@@ -1,17 +1,21 @@
 import dataclasses
+import errno
 import json
 import math
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tune_newllm.errors import CheckpointError
+from tune_newllm.errors import CheckpointError, DamagedCheckpointError
 from tune_newllm.training import signals
 from tune_newllm.training.config import ClipConfig, EarlyStoppingConfig, LRScheduleConfig, TrainingConfig
 from tune_newllm.training.loop import fit
-from tune_newllm.training.state import TrainState, load_weights, save_weights
+from tune_newllm.training.state import TrainState
+from tune_newllm.training.weights import insert_weights, read_tensors, save_weights, write_tensors
 
 CONFIG = TrainingConfig(
     lr=3e-3,
@@ -96,18 +100,38 @@ def test_scaler_and_numbers_that_are_not_finite_survive(tiny, windows, tmp_path,
 
 
 def test_weights_go_to_disk_and_back_and_no_temporary_file_stays(tiny, tmp_path):
-    model = tiny()
-    save_weights(model, tmp_path / "model.safetensors")
-    save_weights(model, tmp_path / "model.safetensors")
-    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
-    other = tiny(seed=1)
-    load_weights(other, tmp_path / "model.safetensors")
-    assert all(map(torch.equal, other.state_dict().values(), model.state_dict().values()))
-    assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()
+    model, path = tiny().state_dict(), tmp_path / "model.safetensors"
+    save_weights(tiny(seed=1).state_dict(), path)
+    save_weights(model, path, epoch=7)
+    assert [each.name for each in tmp_path.iterdir()] == ["model.safetensors"]
+    read, metadata = read_tensors(path)
+    assert (metadata["epoch"], metadata["format"]) == ("7", "pt")
+    other = tiny(seed=2)
+    insert_weights(path, read, other)
+    assert all(map(torch.equal, other.state_dict().values(), model.values()))
+    # What others read of ours, and a file of theirs, which has no checksum.
+    theirs = load_file(path)
+    assert theirs.keys() == model.keys()
+    save_file(theirs, path)
+    assert all(torch.equal(read_tensors(path)[0][name], model[name]) for name in model)
+
+
+def test_any_wrong_bit_and_any_missing_end_is_noticed(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_tensors(path, {"a": torch.tensor([1.5, -2.0]), "none": torch.zeros(0)}, {"state": '{"sha": "x"}'})
+    whole = path.read_bytes()
+    spoilt = [whole[:length] for length in range(len(whole))]
+    for bit in range(8 * len(whole)):
+        spoilt.append(bytearray(whole))
+        spoilt[-1][bit // 8] ^= 1 << bit % 8
+    for content in spoilt:
+        monkeypatch.setattr(Path, "read_bytes", lambda path, content=bytes(content): content)
+        with pytest.raises(DamagedCheckpointError, match="file is damaged"):
+            read_tensors(path)
 
 
 def test_a_failed_write_leaves_the_old_file(tiny, tmp_path, monkeypatch):
-    save_weights(tiny(), tmp_path / "model.safetensors")
+    save_weights(tiny().state_dict(), tmp_path / "model.safetensors")
     before = (tmp_path / "model.safetensors").read_bytes()
 
     def full(descriptor):
@@ -115,7 +139,7 @@ def test_a_failed_write_leaves_the_old_file(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        save_weights(tiny(seed=1), tmp_path / "model.safetensors")
+        save_weights(tiny(seed=1).state_dict(), tmp_path / "model.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
@@ -127,10 +151,11 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(tiny, windows, tmp_path):
     state.save(path)
     whole = path.read_bytes()
 
-    def message(model):
+    def message(model, damaged=False):
         with pytest.raises(CheckpointError) as caught:
             TrainState.load(path, CONFIG, model)
         assert "\n" not in str(caught.value)
+        assert isinstance(caught.value, DamagedCheckpointError) is damaged
         return str(caught.value)
 
     for kind in ("sgd", "muon", "adamw"):
@@ -138,13 +163,27 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(tiny, windows, tmp_path):
             TrainState.load(path, replace(CONFIG, optimizer=kind), tiny())
     assert "embedding.weight is [30, 16] in the file and [30, 8] in the model" in message(tiny(width=8))
     path.write_bytes(whole[:-100])
-    assert "damaged" in message(tiny())
+    assert "damaged" in message(tiny(), damaged=True)
     path.write_bytes(b"")
-    assert "damaged" in message(tiny())
+    assert "damaged" in message(tiny(), damaged=True)
     path.unlink()
     assert "does not exist" in message(tiny())
-    save_weights(tiny(), path)
+    save_weights(tiny().state_dict(), path)
     assert "not a whole training state" in message(tiny())
     tensors = {f"model.{name}": tensor for name, tensor in tiny().state_dict().items()}
-    save_file(tensors, path, {"state": json.dumps({"format": 99})})
-    assert "format 99, this version reads 2: train anew" in message(tiny())
+    save_file(tensors, path, {"state": json.dumps({"format": 2})})
+    assert "format 2, this version reads 3: train anew" in message(tiny())
+    save_file(tensors, path, {"state": json.dumps({"format": 3})})
+    assert "it has no checksum" in message(tiny(), damaged=True)
+
+
+def test_a_disk_that_fails_is_damage_and_missing_rights_are_not(tmp_path, monkeypatch):
+    for number, kind in ((errno.EIO, DamagedCheckpointError), (errno.EACCES, CheckpointError)):
+
+        def fail(path, number=number):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(CheckpointError, match="cannot be read") as caught:
+            read_tensors(tmp_path / "file")
+        assert type(caught.value) is kind

@@ -4,18 +4,21 @@
 """
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 from tune_newllm.data.tokenizer import WordTokenizer
-from tune_newllm.errors import CheckpointError
+from tune_newllm.errors import CheckpointError, DamagedCheckpointError
 from tune_newllm.models import LanguageModel, build
 from tune_newllm.training.config import Configuration
-from tune_newllm.training.run import CONFIGURATION, WEIGHTS
-from tune_newllm.training.weights import load_weights
+from tune_newllm.training.run import CONFIGURATION, WEIGHTS, best_weights
+from tune_newllm.training.weights import insert_weights, read_tensors
 
+_log = logging.getLogger(__name__)
 _CONFIGURATION: TypeAdapter[Configuration] = TypeAdapter(Configuration)
 
 
@@ -32,9 +35,11 @@ class Checkpoint:
 
 
 def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
-    """Read a checkpoint folder of any kind.
+    """Read a checkpoint folder of any kind. Weights that are missing or damaged are taken from the training state, with
+    a warning, where that is of the best epoch.
 
     Raises:
+        DamagedCheckpointError: the weights are damaged, and no state has them.
         CheckpointError: a file is missing or damaged, or the files do not belong together.
     """
     if not folder.is_dir():
@@ -45,12 +50,29 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
         raise CheckpointError(
             f"{folder} mixes two checkpoints: its tokenizer has {len(tokenizer)} words, its configuration {vocab_size}"
         )
-    if not (folder / WEIGHTS).exists():
-        raise CheckpointError(f"{folder} has no {WEIGHTS} yet: weights are written after the first epoch")
     model = build(configuration.model, vocab_size, seed=0)
-    load_weights(model, folder / WEIGHTS)
+    insert_weights(folder, _weights(folder), model)
     model.to(device).eval()
     return Checkpoint(model, tokenizer, configuration, vocab_size, folder)
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    fault: CheckpointError
+    try:
+        if (folder / WEIGHTS).exists():
+            return read_tensors(folder / WEIGHTS)[0]
+        fault = CheckpointError(
+            f"{folder} has no {WEIGHTS}: weights are written after the first epoch, and a sweep keeps those of its "
+            "best trials; give another checkpoint"
+        )
+    except DamagedCheckpointError as error:
+        fault = error
+    weights = best_weights(folder)
+    if weights is None:
+        raise fault
+    what = "damaged" if isinstance(fault, DamagedCheckpointError) else "missing"
+    _log.warning("%s is %s: the weights of the best epoch come from the training state", folder / WEIGHTS, what)
+    return weights
 
 
 def read_configuration(folder: Path) -> Configuration:

@@ -24,6 +24,7 @@ from tune_newllm.training.batches import to_tensors
 from tune_newllm.training.device import resolve_device
 from tune_newllm.training.loop import evaluate
 from tune_newllm.training.run import CONFIGURATION, WEIGHTS
+from tune_newllm.training.weights import save_weights
 
 _CODE = [
     Path(__file__).parent / "hf" / "modeling_new_llm.py",
@@ -104,8 +105,9 @@ def _draft(to: Path) -> Iterator[Path]:
 
 
 def _write(folder: Path, checkpoint: Checkpoint, provenance: dict[str, Any], card: str) -> None:
-    for source in (*_CODE, checkpoint.folder / WEIGHTS, checkpoint.folder / CONFIGURATION):
+    for source in (*_CODE, checkpoint.folder / CONFIGURATION):
         shutil.copyfile(source, folder / source.name)
+    save_weights(checkpoint.model.state_dict(), folder / WEIGHTS)
     checkpoint.tokenizer.save(folder)
     _drop_eos(folder / "tokenizer.json")
     model = asdict(checkpoint.configuration.model)

@@ -7,7 +7,11 @@ from typing import Any
 
 import click
 
+from tune_newllm.cli.text import warn
 from tune_newllm.errors import UsageError
+
+SAME_LOSS = 0.01
+"""Nats per token by which two machines may differ on the same weights; two epochs differ by more."""
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 _checkpoint = click.argument("checkpoint", type=click.Path(path_type=Path))
@@ -109,6 +113,7 @@ def export_trial(sweep: Path, trial: str, target: Path) -> dict[str, Any]:
     """Export one trial of a sweep, tested on the corpus's test split where there is one."""
     from tune_newllm.artifacts.export import export as write_export
     from tune_newllm.data.corpora import open_prepared
+    from tune_newllm.records import EpochRecord
     from tune_newllm.sweep.folder import SweepFolder
 
     folder = SweepFolder.open(sweep)
@@ -116,6 +121,10 @@ def export_trial(sweep: Path, trial: str, target: Path) -> dict[str, Any]:
         raise UsageError(f"{sweep} has no trial {trial!r}; `status` lists the best ones")
     provenance = folder.provenance() | {"sweep": folder.path.name, "trial": trial}
     result = write_export(folder.trial(trial), target, corpus=open_prepared(folder.corpus()), provenance=provenance)
+    losses = [row.val_loss for row in folder.read() if isinstance(row, EpochRecord) and row.trial_id == trial]
+    if losses and abs(result.val_loss - min(losses)) > SAME_LOSS:
+        other = f"{trial}: its weights have val_loss {result.val_loss:.4f}, its best epoch on record {min(losses):.4f}"
+        warn([f"{other}: a checkpoint was lost, and these are of another epoch; resume, then export again"])
     return dict(dataclasses.asdict(result))
 
 

@@ -1,16 +1,20 @@
 """The command line: which commands there are, and how errors become one line and an exit code."""
 
+import errno
+import logging
 import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 
 import click
 
 from tune_newllm import __version__
 from tune_newllm.cli.checkpoints import evaluate, export, generate
+from tune_newllm.cli.resuming import extend, resume
 from tune_newllm.cli.schema import schema
-from tune_newllm.cli.sweeps import report, resume, search, status
+from tune_newllm.cli.sweeps import report, search, status
 from tune_newllm.cli.training import train
 from tune_newllm.errors import TuneError
 
@@ -26,12 +30,13 @@ def commands() -> None:
     """
 
 
-for command in (search, resume, status, report, export, train, generate, evaluate, schema):
+for command in (search, resume, extend, status, report, export, train, generate, evaluate, schema):
     commands.add_command(command)
 
 
 def main() -> None:
     """Run one command and end the process with the exit code that README lists."""
+    logging.getLogger("tune_newllm").addHandler(_Messages())
     try:
         code = commands.main(prog_name="python -m tune_newllm", standalone_mode=False) or 0
     except click.exceptions.Exit as ending:
@@ -51,8 +56,25 @@ def main() -> None:
         # The reader of a pipe, such as `head`, has gone; nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except Exception:
-        traceback.print_exc()
-        click.echo("error: this is a fault of tune_newllm itself; please report it with the lines above", err=True)
-        code = 1
+    except Exception as error:
+        code = _unforeseen(error)
     sys.exit(code)
+
+
+def _unforeseen(error: Exception) -> int:
+    """Say what went wrong: a disk that takes no more is nobody's fault, everything else is ours."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        click.echo(f"error: cannot write {error.filename or 'a file'} ({error.strerror}): make room", err=True)
+        return 2
+    traceback.print_exception(error)
+    click.echo("error: this is a fault of tune_newllm itself; please report it with the lines above", err=True)
+    return 1
+
+
+class _Messages(logging.Handler):
+    """Shows what the package has to say as it shows its other messages."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message to stderr."""
+        with suppress(OSError):
+            click.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)

@@ -1,10 +1,13 @@
 """`search --dry-run`: what a sweep file means, before anything is started."""
 
+import dataclasses
 import json
+import os
 import shutil
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ from analysis.words import digits, duration, shown
 if TYPE_CHECKING:
     from tune_newllm.cli.curves import Plot, Sample
     from tune_newllm.data.corpora import PreparedCorpus
+    from tune_newllm.sweep.memory_plan import MemoryPlan
     from tune_newllm.sweep.spec import SweepSpec
     from tune_newllm.training.config import Configuration
 
@@ -31,13 +35,16 @@ def preview(spec: "SweepSpec", as_json: bool) -> None:
     suggested = _suggestions(spec)
     samples = _possible(spec, suggested)
     corpus = prepare(spec.widest_corpus, progress=True)
-    curves, rungs, cost = plots(spec, samples, corpus), _rungs(spec), _cost(spec, samples, corpus)
+    memory = _memory(spec, corpus)
+    memory.warn()
+    curves, rungs, cost = plots(spec, samples, corpus), _rungs(spec), _cost(spec, samples, corpus, memory)
     if as_json:
         from ruamel.yaml import YAML
 
         resolved = YAML(typ="safe", pure=True).load(spec.to_yaml())
         drawn = [{**plot._asdict(), "curves": [curve._asdict() for curve in plot.curves]} for plot in curves]
-        content = {"spec": resolved, "samples": suggested, "rungs": rungs, "plots": drawn, "cost": cost}
+        content = {"spec": resolved, "samples": suggested, "rungs": rungs, "plots": drawn}
+        content |= {"memory": _memory_facts(memory), "cost": cost}
         click.echo(json.dumps(content, indent=2))
         return
     click.echo(spec.to_yaml())
@@ -51,6 +58,7 @@ def preview(spec: "SweepSpec", as_json: bool) -> None:
     _draw(curves)
     if follows_gradients(spec, samples):
         click.echo("\nclip schedule percentile: its limit follows the gradients of the run, so it has no curve yet")
+    click.echo(f"\n{_on_memory(memory)}")
     click.echo(f"\n{_on_cost(spec, cost)}")
 
 
@@ -100,25 +108,74 @@ def _draw(curves: list["Plot"]) -> None:
         click.echo(f"\n{drawn(plot, width)}")
 
 
-def _cost(spec: "SweepSpec", samples: list["Sample"], corpus: "PreparedCorpus") -> dict[str, Any]:
-    """An upper bound, since ASHA and patience stop trials; `configurations` and `seconds` are None for no end."""
-    from tune_newllm.cli.training import sizes, trial_seconds
+def _memory(spec: "SweepSpec", corpus: "PreparedCorpus") -> "MemoryPlan":
+    """As a sweep on this machine would plan it. Precision, where it is `auto`, is fp32, which needs most."""
+    import torch
+
+    from tune_newllm.sweep.memory_plan import measure_largest
+    from tune_newllm.sweep.resolve import share, with_device
+    from tune_newllm.training.device import resolve_device
+
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = [{"CPU": float(cpus), "GPU": float(torch.cuda.device_count())}]
+    training = with_device(spec, here)[0].training
+    device = resolve_device(training.device)
+    precision = "fp32" if training.precision == "auto" else training.precision
+    training = dataclasses.replace(training, device=device, precision=precision)
+    plan = measure_largest(spec.model_copy(update={"training": training}), len(corpus.tokenizer), device)
+    return share(spec.resources, here, plan)[1]
+
+
+def _memory_facts(plan: "MemoryPlan") -> dict[str, Any]:
+    """Sizes in bytes; `per_trial` is None where memory is no question."""
+    needs = {"need": plan.step.need(plan.rows), "need_of_one": plan.step.need(1), "sequences": plan.rows}
+    there = {"available": plan.available, "trials": plan.trials, "share": plan.share, "per_trial": plan.per_trial}
+    return {"device": plan.device} | needs | there | {"micro_batch": plan.micro_batch}
+
+
+def _on_memory(plan: "MemoryPlan") -> str:
+    words = f"memory ({plan.device}): {plan}"
+    if plan.per_trial is None or not plan.micro_batch:
+        return words
+    return f"{words}; so it begins with {plan.micro_batch:,} in a pass, with gradients added up to the same batch"
+
+
+def _cost(spec: "SweepSpec", samples: list["Sample"], corpus: "PreparedCorpus", memory: "MemoryPlan") -> dict[str, Any]:
+    """An upper bound, since ASHA and patience stop trials. `configurations` and `seconds` are None for no end, both
+    times where memory does not suffice for one of the samples."""
+    from tune_newllm.cli.training import sizes
     from tune_newllm.sweep.study import grid
 
-    def seconds(configuration: "Configuration") -> float:
-        return trial_seconds(configuration, corpus.first(configuration.corpus.max_samples))
-
     base = spec.configuration()
-    each = statistics.fmean(seconds(made) for _, made in samples or [({}, base)])
+    measured = [_seconds(made, corpus, memory) for _, made in samples or [({}, base)]]
+    known = [seconds for seconds in measured if seconds is not None]
+    each = statistics.fmean(known) if known else None
     count = spec.run_cap or (sum(1 for _ in grid(spec, spec.order, {})) if spec.method == "grid" else None)
-    bounds = [] if count is None else [count * spec.seeds * each]
-    if spec.budget.epochs is not None:
+    bounds = [] if count is None or each is None else [count * spec.seeds * each]
+    if spec.budget.epochs is not None and each is not None:
         bounds.append(spec.budget.epochs * each / spec.training.epochs)
     if spec.budget.device_hours is not None:
         bounds.append(spec.budget.device_hours * 3600)
     total = {"configurations": count, "seeds": spec.seeds, "budget": spec.budget.model_dump(exclude_none=True)}
     times = {"seconds_per_trial": each, "seconds": min(bounds, default=None)}
     return sizes(base, corpus.first(base.corpus.max_samples)) | total | times
+
+
+def _seconds(configuration: "Configuration", corpus: "PreparedCorpus", memory: "MemoryPlan") -> float | None:
+    """Of a full trial; None where memory does not suffice for it."""
+    from tune_newllm.cli.training import trial_seconds
+    from tune_newllm.errors import InfeasibleError
+    from tune_newllm.sweep.memory_plan import within
+
+    # What the largest configuration can begin with, all can.
+    micro_batch = configuration.training.micro_batch if memory.per_trial is None else memory.micro_batch or 1
+    training = dataclasses.replace(configuration.training, device=memory.device, micro_batch=micro_batch)
+    made = dataclasses.replace(configuration, training=training)
+    rows = corpus.first(configuration.corpus.max_samples)
+    try:
+        return within(memory.available, made, len(corpus.tokenizer), partial(trial_seconds, made, rows))
+    except InfeasibleError:
+        return None
 
 
 def _total(spec: "SweepSpec", configurations: int | None) -> str:
@@ -134,10 +191,12 @@ def _on_cost(spec: "SweepSpec", cost: dict[str, Any]) -> str:
         limits.append(f"{digits(spec.budget.device_hours)} device hours")
     if spec.budget.epochs is not None:
         limits.append(f"{spec.budget.epochs:,} epochs")
-    words = (
-        f"cost: {cost['parameters']:,} parameters, {cost['train_windows']:,} windows an epoch; a full trial takes "
-        f"{duration(cost['seconds_per_trial'])} on this machine, one thread if it has no GPU (measured: a few steps of "
-        "each configuration above), the whole sweep "
+    words = f"cost: {cost['parameters']:,} parameters, {cost['train_windows']:,} windows an epoch; "
+    if cost["seconds_per_trial"] is None:
+        return f"{words}memory does not suffice for any of the configurations above"
+    words += (
+        f"a full trial takes {duration(cost['seconds_per_trial'])} on this machine, one thread if it has no GPU "
+        "(measured: a few steps of each configuration above), the whole sweep "
     )
     if cost["seconds"] is None:
         words += "goes on until it is stopped"

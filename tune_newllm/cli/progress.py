@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from analysis.words import duration, shown
 from tune_newllm.cli.text import used
-from tune_newllm.records import Record, to_line
+from tune_newllm.records import Record, SweepExtended, SweepStarted, to_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,10 +56,20 @@ class SweepView:
 
         self._spec, self._folder, self._history = spec, folder, History(past, spec.seeds)
         self._began, self._preparing = time.monotonic(), True
+        self._driver_began: float | None = None
         self._ended_before, self._used_before = self._ended, self._used()
 
     def add(self, record: Record) -> None:
         """Take in one record."""
+        if isinstance(record, SweepExtended):
+            from tune_newllm.sweep.extension import apply
+
+            self._spec = apply(self._spec, record)
+            self._history.add(record)
+            self._ended_before = self._ended
+            return
+        if isinstance(record, SweepStarted):
+            self._driver_began = time.monotonic() - (record.elapsed or 0.0)
         if self._preparing and self._folder is not None:
             from tune_newllm.sweep.folder import SweepFolder
 
@@ -101,7 +111,8 @@ class SweepView:
     def _used(self) -> "list[Use]":
         from tune_newllm.sweep.spending import uses
 
-        return uses(self._spec, self._history, None if self._preparing else time.time())
+        began = self._driver_began
+        return uses(self._spec, self._history, None if began is None else time.monotonic() - began)
 
     def _trials(self) -> str:
         cap = f" of {self._cap}" if self._cap else ""

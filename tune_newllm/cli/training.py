@@ -112,13 +112,13 @@ def _open_run(folder: Path, configuration: "Configuration", start: Path | None) 
     """A new run, or the one that the folder holds already, which is continued as it was begun."""
     from tune_newllm.artifacts.checkpoint import load_checkpoint, read_configuration
     from tune_newllm.data.corpora import prepare
-    from tune_newllm.training.run import STATE, Run
+    from tune_newllm.training.run import Run, has_begun
 
     source = load_checkpoint(start) if start else None
     if source and source.configuration.model != configuration.model:
         raise UsageError(f"--from {start}: it holds {source.configuration.model}; the file must say the same")
     corpus = prepare(configuration.corpus, progress=True, tokenizer=source.tokenizer if source else None)
-    if (folder / STATE).exists():
+    if has_begun(folder):
         configuration = _continued(folder, read_configuration(folder), configuration)
     else:
         configuration = dataclasses.replace(configuration, training=_resolved(configuration, len(corpus.tokenizer)))
@@ -158,11 +158,18 @@ def _continued(folder: Path, begun: "Configuration", asked: "Configuration") -> 
     return allowed
 
 
+def _warn(run: "Run") -> None:
+    warn(run.notes)
+    run.notes.clear()
+
+
 def _train(run: "Run", as_json: bool) -> None:
     if run.history:
         click.echo(f"going on after epoch {run.history[-1].epoch}", err=True)
+    _warn(run)
     try:
         for result in run.epochs():
+            _warn(run)
             click.echo(
                 f"epoch {result.epoch:>3}  train {result.train_loss:.4f}  val {result.val_loss:.4f}  "
                 f"ppl {result.val_ppl:.2f}  acc {result.val_acc:.3f}  {result.tokens_per_s:,.0f} tokens/s  "

@@ -113,8 +113,11 @@ def prepare(
     return found or open_prepared(folder)
 
 
-def open_prepared(folder: Path) -> PreparedCorpus:
+def open_prepared(folder: Path, verify: bool = False) -> PreparedCorpus:
     """Open a prepared folder wherever it lies. Reads little: the windows are mapped.
+
+    Args:
+        verify: read everything and compare it with the fingerprint.
 
     Raises:
         CorpusError: the folder is missing, of another format or damaged.
@@ -127,6 +130,8 @@ def open_prepared(folder: Path) -> PreparedCorpus:
         for split, stats in meta["stats"].items():
             if windows[split].shape != (stats["windows"], meta["corpus"]["window"]):
                 raise ValueError(f"{split}.npy has shape {windows[split].shape}")
+        if verify and _fingerprint(folder) != meta["fingerprint"]:
+            raise ValueError("its bytes are not those of its fingerprint")
         train_ends = np.load(folder / TRAIN_ENDS, mmap_mode="r")
         if train_ends.shape != (meta["stats"]["train"]["texts"],) or train_ends[-1] != len(windows["train"]):
             raise ValueError(f"{TRAIN_ENDS} does not fit train.npy")
@@ -159,8 +164,7 @@ def _key(config: CorpusConfig, digest: str, tokenizer: WordTokenizer | None) -> 
 
 def _intact(folder: Path) -> PreparedCorpus | None:
     with contextlib.suppress(CorpusError, OSError):
-        corpus = open_prepared(folder)
-        return corpus if _fingerprint(folder) == corpus.fingerprint else None
+        return open_prepared(folder, verify=True)
     return None
 
 

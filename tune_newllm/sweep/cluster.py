@@ -3,12 +3,15 @@
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tune_newllm.errors import UsageError
+from tune_newllm.errors import TuneError, UsageError
+
+_logger = logging.getLogger(__name__)
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -25,6 +28,8 @@ QUIET = {
 """No banner, no telemetry, nothing written but what we write; set before Ray is imported."""
 OBJECT_STORE_BYTES = 100_000_000
 """Trials pass paths, not arrays, so Ray's shared memory stays small (the least it accepts is 75 MB)."""
+GRACE_SECONDS = 15.0
+"""What is left to a driver whose Ray is lost to end by itself."""
 LONGEST_TEMPORARY_PATH = 40
 """Ray puts sockets below its temporary folder, and a socket's path has at most 107 characters."""
 
@@ -50,15 +55,18 @@ def cluster(address: str, gpus: int | None = None) -> Iterator[list[dict[str, fl
         return
     quiet: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
     if address == "local":
-        ray.init(
-            address="local",
-            num_cpus=_allowed_cpus(),
-            num_gpus=gpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=_short_temporary_folder(),
-            **quiet,
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=_allowed_cpus(),
+                num_gpus=gpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=_short_temporary_folder(),
+                **quiet,
+            )
+        except Exception as error:
+            raise TuneError(f"Ray did not start on this machine ({error}): try again") from error
     else:
         try:
             ray.init(address=address, **quiet)
@@ -70,6 +78,42 @@ def cluster(address: str, gpus: int | None = None) -> Iterator[list[dict[str, fl
         yield _machines()
     finally:
         ray.shutdown()
+
+
+def lost_processes() -> list[str]:
+    """Ray's own processes on this machine that died though this process started them: without them nothing goes on."""
+    import ray
+
+    # Ray tells a driver of such a loss late or never; it waits for an answer that nobody gives any more.
+    node = getattr(getattr(ray._private, "worker", None), "_global_node", None)
+    dead: list[tuple[str, Any]] = getattr(node, "dead_processes", list)()
+    return [name for name, _ in dead]
+
+
+@contextmanager
+def watched(advice: str) -> Iterator[None]:
+    """End this process if Ray's own processes are lost and the context does not end by itself soon after.
+
+    Args:
+        advice: what the user is told to do then.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            if lost := lost_processes():
+                _logger.error("Ray's own processes were lost (%s); %s", ", ".join(lost), advice)
+                if not over.wait(GRACE_SECONDS):
+                    os._exit(1)
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _machines() -> list[dict[str, float]]:

@@ -1,23 +1,27 @@
 """The one writer of a sweep: every event goes first to the records, then to memory, study and listener."""
 
+import logging
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-from tune_newllm.errors import SpecError
+from tune_newllm.errors import FolderError, SpecError
 from tune_newllm.models import parameter_count
 from tune_newllm.records import (
+    EndReason,
     EpochRecord,
     Record,
     SweepEnded,
     SweepStarted,
+    TrialCrashed,
     TrialCreated,
     TrialEnded,
     TrialStarted,
     TrialState,
 )
+from tune_newllm.sweep.checkpoints import Pruner
 from tune_newllm.sweep.folder import RecordWriter, SweepFolder
 from tune_newllm.sweep.history import History, TrialHistory
 from tune_newllm.sweep.spec import SweepSpec
@@ -27,6 +31,10 @@ from tune_newllm.training.config import Configuration
 from tune_newllm.training.optim import effective_lr
 
 Listener = Callable[[Record], None]
+FIRST_FAILURES = 3
+"""A driver whose first trials, so many, all fail for one reason stops: the next ones would fail as well."""
+
+_logger = logging.getLogger(__name__)
 
 
 class Driver:
@@ -40,24 +48,40 @@ class Driver:
 
     def __init__(self, folder: SweepFolder, spec: SweepSpec, vocab_size: int, listener: Listener) -> None:
         self.folder, self.spec = folder, spec
-        self.history = History(folder.read(), spec.seeds)
-        self.study = Study(spec, folder.journal, self.history)
+        damaged: list[str] = []
+        self.history = History(folder.read(damaged), spec.seeds)
+        for text in damaged:
+            _logger.warning("%s", text)
+        for name in sorted(self.history.lost):
+            _logger.warning("%s: the line that created this trial is damaged, so the others of it are left out", name)
+        self.halted: str | None = None
+        """Why nothing can be written any more, in one line."""
         self._vocab_size = vocab_size
-        self._writer = RecordWriter(folder)
         self._listener = listener
-        self._working = False
+        self._began: float | None = None
+        self._endings: list[TrialEnded] = []
+        self._pruner = Pruner(folder)
+        with self.writing():
+            self.study = Study(spec, folder.journal, self.history)
+            self._writer = RecordWriter(folder)
 
     def __getstate__(self) -> dict[str, Any]:
         # Ray pickles all it is given for a restore that never happens: a resume reads the records.
         return {}
 
+    @property
+    def elapsed(self) -> float | None:
+        """Seconds that this driver has worked; None before its start."""
+        return None if self._began is None else time.monotonic() - self._began
+
     def start(self, started: SweepStarted) -> None:
         """A driver begins to work."""
+        self._began = time.monotonic()
         self._write(started)
-        self._working = True
         for trial in self.history.unfinished():
             # The crash came between an impossible trial's first record and its last.
             self._end_impossible(trial)
+        self._pruner.prune(self.history, self.spec.resources.keep_checkpoints)
 
     def exhausted(self) -> bool:
         """Nothing is unfinished, and nothing would follow."""
@@ -65,8 +89,14 @@ class Driver:
 
     def over_budget(self) -> list[Use]:
         """The limits of the budget that are reached."""
-        now = time.time() if self._working else None
-        return [use for use in uses(self.spec, self.history, now) if use.reached]
+        return [use for use in uses(self.spec, self.history, self.elapsed) if use.reached]
+
+    def failing(self) -> str | None:
+        """The one reason for which the first trials of this driver have all failed; None where they have not."""
+        first = self._endings[:FIRST_FAILURES]
+        reasons = {each.reason.replace(each.trial_id, "ID") for each in first if each.state in ("failed", "crashed")}
+        alike = len(first) == FIRST_FAILURES and all(each.state in ("failed", "crashed") for each in first)
+        return first[0].reason if alike and len(reasons) == 1 else None
 
     def configuration(self, trial: TrialHistory) -> Configuration:
         """What a trial trains: its values in the base configuration, and the seed of its own.
@@ -90,12 +120,22 @@ class Driver:
             size = parameter_count(configuration.model, self._vocab_size)
             row |= {"model_size": size, "lr": effective_lr(configuration.training, size)}
         created = TrialCreated.model_validate({**row, "time": time.time()})
+        self._put_aside(created.trial_id)
         self._write(created)
         trial = self.history.trials[created.trial_id]
         if created.replicate == 0:
-            self.study.add(trial)
+            with self.writing():
+                self.study.add(trial)
         self._end_impossible(trial)
         return trial
+
+    def _put_aside(self, trial_id: str) -> None:
+        """A new trial must not go on from what one left behind whose records are lost, as its values may be others."""
+        left = self.folder.trial(trial_id)
+        if left.exists():
+            _logger.warning("%s: a trial of this name is not on record any more; its folder is put aside", trial_id)
+            with self.writing():
+                left.rename(left.with_name(f"{trial_id}.lost-{int(time.time())}"))
 
     def _end_impossible(self, trial: TrialHistory) -> None:
         try:
@@ -105,10 +145,11 @@ class Driver:
 
     def _next(self) -> dict[str, Any] | None:
         """What the next trial is: a further replicate of the last suggestion, or the first of a new one."""
-        number, replicate = len(self.history.suggestions), 0
+        number, replicate = self.history.next_number, 0
         suggestion: tuple[dict[str, Any], str] | None = None
-        if number and not (last := self.history.suggestions[number - 1]).complete:
-            number, replicate = number - 1, len(last.trials)
+        last = self.history.suggestions.get(number - 1)
+        if last is not None and not last.complete:
+            number, replicate = number - 1, last.made
             suggestion = last.parameters, last.trials[0].created.origin
         elif self.spec.run_cap is None or number < self.spec.run_cap:
             suggestion = self.study.suggest()
@@ -136,7 +177,20 @@ class Driver:
             return
         row = EpochRecord.model_validate({**result, "time": time.time(), "trial_id": trial_id})
         self._write(row)
-        self.study.update(self.history.suggestion(self.history.trials[trial_id]))
+        self._tell(self.history.trials[trial_id])
+
+    def crashed(self, trial_id: str, reason: str) -> None:
+        """The process of a trial was lost: the trial stays unfinished, unless that has happened too often in a row."""
+        trial = self.history.trials[trial_id]
+        if trial.ended is not None:
+            return
+        attempt = trial.crashes + 1
+        if attempt > self.spec.resources.retries:
+            self.ended(trial_id, "crashed", reason if attempt == 1 else f"{reason}, {attempt} times in a row")
+            return
+        _logger.warning("%s: %s; it goes on from its checkpoint", trial_id, reason)
+        epoch = max(trial.epochs, default=0)
+        self._write(TrialCrashed(time=time.time(), trial_id=trial_id, epoch=epoch, attempt=attempt, reason=reason))
 
     def ended(self, trial_id: str, state: TrialState, reason: str) -> None:
         """A trial has reached its final state; told again, nothing happens."""
@@ -144,15 +198,47 @@ class Driver:
         if trial.ended is not None:
             return
         epoch = max(trial.epochs, default=0)
-        self._write(TrialEnded(time=time.time(), trial_id=trial_id, state=state, epoch=epoch, reason=reason))
-        self.study.update(self.history.suggestion(trial))
+        ending = TrialEnded(time=time.time(), trial_id=trial_id, state=state, epoch=epoch, reason=reason)
+        self._write(ending)
+        self._endings.append(ending)
+        self._tell(trial)
+        self._pruner.prune(self.history, self.spec.resources.keep_checkpoints)
 
-    def finish(self, reason: Literal["finished", "interrupted", "budget"]) -> None:
+    def finish(self, reason: EndReason, detail: str = "") -> None:
         """The driver stops working."""
-        self._write(SweepEnded(time=time.time(), reason=reason))
+        # On a full disk the sweep ends without this line, as after a crash.
+        with suppress(FolderError):
+            self._write(SweepEnded(time=time.time(), reason=reason, detail=detail))
         self._writer.close()
 
+    def halt(self, reason: str) -> None:
+        """Nothing can be written any more: the sweep stops as soon as Ray asks."""
+        self.halted = self.halted or reason
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn a disk that takes no more into a halt.
+
+        Raises:
+            FolderError: it does not.
+        """
+        try:
+            yield
+        except OSError as error:
+            self.halt(f"{self.folder.path} cannot be written to ({error.strerror or error})")
+            raise FolderError(f"{self.halted}: make room or give it back its rights, then resume") from error
+
+    def _tell(self, trial: TrialHistory) -> None:
+        with self.writing():
+            self.study.update(self.history.suggestion(trial))
+
     def _write(self, record: Record) -> None:
-        self._writer.append(record)
+        record = record.model_copy(update={"elapsed": self.elapsed})
+        with self.writing():
+            self._writer.append(record)
         self.history.add(record)
-        self._listener(record)
+        try:
+            self._listener(record)
+        except OSError:
+            # The terminal that showed the progress is gone; the sweep is not.
+            self._listener = lambda record: None

@@ -1,39 +1,50 @@
 """A sweep from beginning to end: prepare, resolve, run; or go on with one that stopped."""
 
+import logging
 import shutil
-import signal
 import tempfile
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from tune_newllm.data.corpora import PreparedCorpus, open_prepared, prepare
-from tune_newllm.errors import FolderError
-from tune_newllm.records import SweepStarted
+from tune_newllm.errors import CorpusError, FolderError, UsageError
+from tune_newllm.records import CodeForced, SweepExtended, SweepStarted
 from tune_newllm.sweep import provenance
-from tune_newllm.sweep.cluster import cluster
+from tune_newllm.sweep.cluster import cluster, lost_processes, watched
+from tune_newllm.sweep.code import changes as code_changes
+from tune_newllm.sweep.code import code_hashes
 from tune_newllm.sweep.driver import Driver, Listener
-from tune_newllm.sweep.folder import LARGEST_COPIED_CORPUS, SweepFolder, refuse_taken
+from tune_newllm.sweep.folder import LARGEST_COPIED_CORPUS, RecordWriter, SweepFolder, refuse_taken
+from tune_newllm.sweep.history import History
+from tune_newllm.sweep.lock import driver_lock
 from tune_newllm.sweep.resolve import resolve, settle, threads
 from tune_newllm.sweep.spec import SweepSpec
 from tune_newllm.sweep.spending import Use
+from tune_newllm.sweep.stopping import stop_signals
+
+Extend = Callable[[SweepSpec, History], SweepExtended]
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a driver ended: whether everything is done, and if not, by the number of which signal or by which limits of
-    the budget it was stopped; `idle` where these were reached before it began."""
+    """How a driver ended: whether everything is done, and if not, what stopped it."""
 
     folder: Path
     finished: bool
     signal: int | None = None
+    """SIGINT or SIGTERM."""
     spent: tuple[Use, ...] = ()
+    """Limits of the budget that were reached."""
     idle: bool = False
+    """They were reached before it began."""
+    failing: str | None = None
+    """The one reason for which its first trials all failed."""
+    halted: str | None = None
+    """Why the folder could not be written to."""
 
 
 def search(spec: SweepSpec, corpus: PreparedCorpus, path: Path, command: list[str], listener: Listener) -> Outcome:
@@ -48,100 +59,151 @@ def search(spec: SweepSpec, corpus: PreparedCorpus, path: Path, command: list[st
         resolved, hardware = resolve(spec, machines, corpus)
         facts = provenance.collect(resolved, corpus, hardware, command)
         folder = SweepFolder.create(path, resolved, facts)
-        with folder.lock():
+        with driver_lock(folder.path):
             driver = Driver(folder, resolved, len(corpus.tokenizer), listener)
-            started = SweepStarted(time=time.time(), command=command)
-            return _run(driver, _kept(corpus, folder, resolved), started)
+            return _run(driver, corpus, SweepStarted(time=time.time(), command=command))
 
 
-def resume(path: Path, command: list[str], listener: Listener, overrides: Iterable[str] = ()) -> Outcome:
+def resume(
+    path: Path,
+    command: list[str],
+    listener: Listener,
+    overrides: Iterable[str] = (),
+    *,
+    force: bool = False,
+    extend: Extend | None = None,
+) -> Outcome:
     """Go on with a sweep: unfinished trials from their last epoch, then new ones up to the cap.
 
     Args:
         overrides: `resources.KEY=VALUE` texts, for a machine other than the first one, and `budget.KEY=VALUE` texts.
             Those of the last driver stay in force; where both give a key, these win.
+        force: go on although code that decides the numbers has changed.
+        extend: says by how much the sweep is to be extended first.
 
     Raises:
         FolderError: no sweep, its data is gone or has changed, or a driver is at work on it.
-        UsageError: the resources that a trial asks for are not there.
+        UsageError: the resources that a trial asks for are not there, or code has changed.
     """
     folder = SweepFolder.open(path)
     changes = folder.changes(overrides)
-    spec = folder.spec(changes)
-    recorded = folder.provenance()["data"]["fingerprint"]
-    place = folder.corpus()
-    corpus = open_prepared(place) if place.is_dir() else prepare(spec.widest_corpus)
-    if corpus.fingerprint != recorded:
-        raise FolderError(f"{corpus.folder} holds other data than this sweep began with; start a new sweep")
-    with folder.lock():
-        driver = Driver(folder, spec, len(corpus.tokenizer), listener)
+    corpus = _same_corpus(folder)
+    with driver_lock(folder.path):
+        _accept_code(folder, force)
+        if extend is not None:
+            spec = folder.spec(changes)
+            extended = extend(spec, History(folder.read(), spec.seeds))
+            _append(folder, extended)
+            listener(extended)
+        driver = Driver(folder, folder.spec(changes), len(corpus.tokenizer), listener)
         if (spent := driver.over_budget()) and not driver.exhausted():
             return Outcome(folder.path, finished=False, spent=tuple(spent), idle=True)
-        with cluster(spec.resources.address) as machines:
-            driver.spec = spec.model_copy(update={"resources": settle(spec.resources, machines)})
+        with cluster(driver.spec.resources.address) as machines:
+            resources = settle(driver.spec.resources, machines)
+            driver.spec = driver.spec.model_copy(update={"resources": resources})
             started = SweepStarted(time=time.time(), command=command, resumed=True, overrides=changes)
-            return _run(driver, _kept(corpus, folder, driver.spec), started)
+            return _run(driver, corpus, started)
 
 
-def _run(driver: Driver, corpus: Path, started: SweepStarted) -> Outcome:
-    """Let Ray run what the driver suggests, until nothing is left or a signal or the budget says stop."""
+def _same_corpus(folder: SweepFolder) -> PreparedCorpus:
+    """The data that the sweep began with, byte for byte.
+
+    Raises:
+        FolderError: it is gone, damaged or has changed.
+    """
+    place, recorded = folder.corpus(), folder.provenance()["data"]["fingerprint"]
+    try:
+        corpus = open_prepared(place, verify=True) if place.is_dir() else prepare(folder.spec().widest_corpus)
+    except CorpusError as error:
+        raise FolderError(f"{folder.path}: the data of this sweep cannot be had: {error}") from None
+    if corpus.fingerprint != recorded:
+        raise FolderError(f"{corpus.folder} holds other data than this sweep began with; start a new sweep")
+    return corpus
+
+
+def _accept_code(folder: SweepFolder, force: bool) -> None:
+    """Refuse code that is not what the sweep was last worked on with, unless forced, which goes on record."""
+    forced = next((row.code for row in reversed(folder.read()) if isinstance(row, CodeForced)), None)
+    before, now = forced or folder.provenance().get("code") or {}, code_hashes()
+    if not before or not (changed := code_changes(before, now)):
+        return
+    if not force:
+        raise UsageError(
+            f"{folder.path}: code that decides the numbers is not what this sweep was run with ({', '.join(changed)}): "
+            "go back to that version, start a new sweep, or go on with --force, which goes on record"
+        )
+    _append(folder, CodeForced(time=time.time(), changed=changed, code=now))
+
+
+def _append(folder: SweepFolder, record: CodeForced | SweepExtended) -> None:
+    writer = RecordWriter(folder)
+    writer.append(record)
+    writer.close()
+
+
+def _run(driver: Driver, corpus: PreparedCorpus, started: SweepStarted) -> Outcome:
+    """Let Ray run what the driver suggests, until nothing is left or something says stop."""
     from tune_newllm.sweep.tuning import DriverSearcher, RecordingASHA, tuner
 
     scratch = tempfile.mkdtemp(prefix="tune_newllm-")
+    path = driver.folder.path
     try:
-        with _signals() as request:
+        with stop_signals() as request, watched(f"`python -m tune_newllm resume {path}` goes on"):
 
             def stop() -> bool:
-                return request.signal is not None or bool(driver.over_budget())
+                asked = request.signal or driver.halted or driver.failing() or lost_processes()
+                return bool(asked) or bool(driver.over_budget())
 
-            driver.start(started)
-            scheduler = RecordingASHA(driver)
-            shared = {"folder": str(driver.folder.path), "corpus": str(corpus), "threads": threads(driver.spec)}
-            searcher = DriverSearcher(driver, shared, stop)
-            tuner(driver.spec, searcher, scheduler, stop, Path(scratch)).fit()
+            try:
+                driver.start(_facts(driver, started))
+                with driver.writing():
+                    shared = _shared(driver, _kept(corpus, driver.folder, driver.spec))
+                scheduler = RecordingASHA(driver, stop)
+                searcher = DriverSearcher(driver, shared, stop)
+                tuner(driver.spec, searcher, scheduler, stop, Path(scratch)).fit()
+            except Exception:
+                # What Ray makes of a full disk is not worth showing.
+                if driver.halted is None:
+                    raise
             return _end(driver, request.signal)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _facts(driver: Driver, started: SweepStarted) -> SweepStarted:
+    """What this driver works with."""
+    resources = driver.spec.resources
+    assert resources.gpus_per_trial != "auto"
+    devices = resources.gpus_per_trial or resources.cpus_per_trial
+    before = driver.folder.provenance().get("versions", {})
+    changed = {name: text for name, text in provenance.versions().items() if before.get(name, text) != text}
+    if changed:
+        _logger.warning("other versions than this sweep began with: %s", changed)
+    return started.model_copy(update={"devices": devices, "versions": changed})
+
+
+def _shared(driver: Driver, corpus: Path) -> dict[str, Any]:
+    """What all trials are told."""
+    memory = driver.folder.provenance().get("memory", {}).get("per_trial")
+    resources = {"threads": threads(driver.spec), "gpus": driver.spec.resources.gpus_per_trial, "memory": memory}
+    return {"folder": str(driver.folder.path), "corpus": str(corpus), **resources}
+
+
 def _end(driver: Driver, number: int | None) -> Outcome:
     """Record why Ray has stopped; a budget that was just enough for everything is none that stopped it."""
     path, spent = driver.folder.path, driver.over_budget()
+    if driver.halted is not None:
+        driver.finish("halted", driver.halted)
+        return Outcome(path, finished=False, halted=driver.halted)
+    if number is None and (reason := driver.failing()) is not None and not driver.exhausted():
+        driver.finish("failing", reason)
+        return Outcome(path, finished=False, failing=reason)
     if number is None and spent and not driver.exhausted():
         driver.finish("budget")
         return Outcome(path, finished=False, spent=tuple(spent))
     finished = number is None and not driver.history.unfinished()
     driver.finish("finished" if finished else "interrupted")
     return Outcome(path, finished, number)
-
-
-@dataclass
-class StopRequest:
-    """Set by the first signal; Ray asks it between events whether to stop."""
-
-    signal: int | None = None
-
-
-@contextmanager
-def _signals() -> Iterator[StopRequest]:
-    """SIGINT and SIGTERM ask for a clean stop; the same signal again ends the process at once."""
-    request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    before: dict[int, Any] = {}
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        request.signal = number
-        signal.signal(number, before[number])
-
-    for one in (signal.SIGINT, signal.SIGTERM):
-        before[one] = signal.signal(one, stop)
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _kept(corpus: PreparedCorpus, folder: SweepFolder, spec: SweepSpec) -> Path:

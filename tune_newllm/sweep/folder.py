@@ -1,25 +1,26 @@
 """What lies where in a sweep folder, and the only code that writes there from the driver."""
 
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from tune_newllm import records
 from tune_newllm.errors import FolderError, SpecError
-from tune_newllm.records import Record, SweepStarted
+from tune_newllm.records import Record, SweepExtended, SweepStarted
 from tune_newllm.sweep.loading import parse_spec
 from tune_newllm.sweep.overrides import override
 from tune_newllm.sweep.source import read_yaml
 from tune_newllm.sweep.spec import SweepSpec
 from tune_newllm.sweep.tree import none_to_null
 from tune_newllm.training.weights import sync
+
+_logger = logging.getLogger(__name__)
 
 LARGEST_COPIED_CORPUS = 100_000_000
 """Bytes of prepared tokens up to which a sweep folder carries its own copy."""
@@ -54,6 +55,8 @@ class SweepFolder:
             (draft / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
             (draft / "records.jsonl").touch()
             _take_name(draft, path)
+        except OSError as error:
+            raise FolderError(f"cannot write a sweep to {path.parent}: {error.strerror}; make room") from None
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return cls(path)
@@ -75,28 +78,14 @@ class SweepFolder:
                 ) from None
         return folder
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Held by the one driver that may work on the sweep; the system lets go of it when the process ends.
+    def trial(self, trial_id: str) -> Path:
+        """The folder of one trial: configuration, log, tokenizer, weights and training state.
 
         Raises:
-            FolderError: another driver holds it.
+            FolderError: the id, which a foreign sweep may have made up, is no name of a folder.
         """
-        lock = FileLock(self.path / ".lock", blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise FolderError(f"{self.path} is being worked on by another process: wait for it or stop it") from None
-        except (NotImplementedError, OSError):
-            # A drive without locks: the user has to see to it that one process works on the sweep.
-            pass
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def trial(self, trial_id: str) -> Path:
-        """The folder of one trial: configuration, log, tokenizer, weights and training state."""
+        if Path(trial_id).name != trial_id or trial_id in ("", ".", ".."):
+            raise FolderError(f"a trial's id is one folder name, got {trial_id!r}: the records were not written by us")
         return self.path / "trials" / trial_id
 
     def changes(self, overrides: Iterable[str] = ()) -> list[str]:
@@ -110,13 +99,17 @@ class SweepFolder:
         return kept
 
     def spec(self, overrides: Iterable[str] = ()) -> SweepSpec:
-        """The resolved sweep file, perhaps with other `resources` or another `budget`: `null` for it or one of its
-        keys lifts the limit.
+        """The resolved sweep file as the last extension left it, perhaps with other `resources` or another `budget`:
+        `null` for it or one of its keys lifts the limit.
 
         Raises:
             SpecError: the file is damaged, or an override concerns what a sweep cannot change any more.
         """
         source = read_yaml(self.path / "sweep.yaml")
+        extension = next((row for row in reversed(self.read()) if isinstance(row, SweepExtended)), None)
+        if extension is not None:
+            override(source, f"training.epochs={extension.epochs}", {})
+            override(source, f"run_cap={'null' if extension.run_cap is None else extension.run_cap}", {})
         for text in overrides:
             if not text.startswith(("resources.", "budget.", "budget=")):
                 raise SpecError(f"--set {text}: a sweep that has begun can change its `resources` and `budget` only")
@@ -156,25 +149,49 @@ class SweepFolder:
 
 
 class RecordWriter:
-    """Appends records, each flushed to the operating system before `append` returns.
+    """Appends records, each on the disk before `append` returns.
 
-    A torn last line, left by a crash, is closed first so that the next record starts on a line of its own.
+    What a crash tore off the last line is cut away first; a whole record that lacks its line end alone gets it.
     """
 
     def __init__(self, folder: SweepFolder) -> None:
-        text = folder.records.read_bytes()
-        self._file = folder.records.open("ab", buffering=0)
-        if text and not text.endswith(b"\n"):
+        self._file = folder.records.open("r+b", buffering=0)
+        text = self._file.read()
+        tail = text[text.rfind(b"\n") + 1 :]
+        if tail and _whole(tail):
             self._file.write(b"\n")
+        elif tail:
+            _logger.warning("%s: the last line, torn by a crash, is dropped (%d bytes)", folder.records, len(tail))
+            self._file.truncate(len(text) - len(tail))
+        self._file.seek(0, os.SEEK_END)
 
     def append(self, record: Record) -> None:
-        """Write one line."""
-        self._file.write(records.to_line(record).encode())
-        sync(self._file)
+        """Write one line, whole or not at all.
+
+        Raises:
+            OSError: the disk is full or failed; the file is as it was.
+        """
+        line, end = records.to_line(record).encode(), self._file.tell()
+        try:
+            # A disk that is nearly full takes the first part of a line without complaint.
+            while line:
+                line = line[self._file.write(line) :]
+            sync(self._file)
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(end)
+            self._file.seek(end)
+            raise
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _whole(line: bytes) -> bool:
+    with suppress(ValueError):
+        return isinstance(json.loads(line), dict)
+    return False
 
 
 def free_name(root: Path, stem: str) -> str:

@@ -42,10 +42,10 @@ def parse_spec(source: Source, overrides: Iterable[str] = (), warnings: list[str
     if not circle(spec.parameters):
         spec = without_lost_points(spec, overridden)
     remarks: list[Finding] = []
-    broken = [f"{source.where(at)}: {text}" for at, text in problems(spec, remarks)]
+    broken = [refusal.line(source.where(at), text) for at, text in problems(spec, remarks)]
     if broken:
         raise SpecError("\n".join(broken))
-    told += [f"{source.where(at)}: {text}" for at, text in remarks]
+    told += [refusal.line(source.where(at), text) for at, text in remarks]
     return spec
 
 

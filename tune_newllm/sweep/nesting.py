@@ -3,6 +3,7 @@
 from typing import Any
 
 from tune_newllm.errors import SpecError
+from tune_newllm.sweep.document import possible_key
 from tune_newllm.sweep.source import Location, Source
 
 
@@ -21,6 +22,8 @@ def flatten(source: Source) -> None:
     def walk(group: dict[str, Any], prefix: str, at: Location) -> None:
         for name, child in group.items():
             path, here = f"{prefix}{name}", (*at, name)
+            if not possible_key(path):
+                raise SpecError(f"{source.where(here)}: `{path}` is too long for a path of the configuration")
             if isinstance(child, dict) and "parameters" in child:
                 walk(_inside(source, child, path, here), f"{path}.", (*here, "parameters"))
             elif path in flat:

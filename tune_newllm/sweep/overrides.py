@@ -5,6 +5,8 @@ from typing import Any
 
 from tune_newllm.errors import SpecError
 from tune_newllm.sweep.activity import giver
+from tune_newllm.sweep.document import LONGEST_KEY, possible_key
+from tune_newllm.sweep.refusal import printable
 from tune_newllm.sweep.source import Source, parse_value
 from tune_newllm.sweep.spec import SweepSpec
 from tune_newllm.sweep.tree import expand_section, none_to_null
@@ -23,9 +25,10 @@ def override(source: Source, text: str, aliases: Mapping[str, str]) -> list[str]
             that is searched as a whole.
     """
     path, separator, value = text.partition("=")
-    if not separator or not path.strip():
-        raise SpecError(f"--set takes key=value, got {text!r}")
-    path, parsed = path.strip(), parse_value(value)
+    path = path.strip()
+    if not separator or not possible_key(path):
+        raise SpecError(f"--set takes key=value, got {text[:LONGEST_KEY]!r}")
+    parsed, text = parse_value(value), printable(text)
     path = aliases.get(path, path)
     parameters = source.values.get("parameters")
     names = list(parameters) if isinstance(parameters, dict) else []

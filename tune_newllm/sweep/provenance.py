@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_newllm.data.corpora import PreparedCorpus
+from tune_newllm.sweep.code import code_hashes
 from tune_newllm.sweep.spec import SweepSpec
 
 PACKAGES = ("tune-newllm", "torch", "ray", "optuna", "transformers", "datasets", "numpy", "pandas", "plotly")
@@ -22,6 +23,9 @@ class Hardware:
     device: str
     name: str
     precision_reason: str
+    memory: int | None = None
+    """Bytes that a trial must keep to; None where memory is no question."""
+    memory_reason: str = ""
 
 
 def collect(spec: SweepSpec, corpus: PreparedCorpus, hardware: Hardware, command: list[str]) -> dict[str, Any]:
@@ -31,6 +35,7 @@ def collect(spec: SweepSpec, corpus: PreparedCorpus, hardware: Hardware, command
         "command": command,
         "versions": {"python": platform.python_version(), **versions()},
         "git": git_commit(),
+        "code": code_hashes(),
         "data": {"fingerprint": corpus.fingerprint, "folder": str(corpus.folder), "stats": corpus.stats},
         "hardware": {
             "device": hardware.device,
@@ -39,6 +44,7 @@ def collect(spec: SweepSpec, corpus: PreparedCorpus, hardware: Hardware, command
             "system": platform.platform(terse=True),
             "max_concurrent": spec.resources.max_concurrent,
         },
+        "memory": {"per_trial": hardware.memory, "reason": hardware.memory_reason},
         "precision": {"chosen": spec.training.precision, "reason": hardware.precision_reason},
     }
 

@@ -44,7 +44,17 @@ def keyed(error: ValidationError, root: type, only: Literal["all", "types"] = "a
 
 def located(error: ValidationError, root: type, source: Source) -> list[str]:
     """One line a problem: `file.yaml:12: message`."""
-    return [f"{source.where(at)}: {f'`{key}`: ' * bool(key)}{text}" for at, key, text in _problems(error, root)]
+    return [line(source.where(at), f"`{key}`: {text}" if key else text) for at, key, text in _problems(error, root)]
+
+
+def line(where: str, text: str) -> str:
+    """A message on one line, whatever texts of the file it repeats."""
+    return f"{where}: {printable(text)}"
+
+
+def printable(text: str) -> str:
+    """A text without line breaks and orders to a terminal."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def _problems(error: ValidationError, root: type, only: str = "all") -> list[tuple[Location, str, str]]:

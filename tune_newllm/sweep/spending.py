@@ -19,26 +19,27 @@ class Use(NamedTuple):
         return self.used >= self.limit
 
 
-def uses(spec: SweepSpec, history: History, now: float | None) -> list[Use]:
+def uses(spec: SweepSpec, history: History, elapsed: float | None) -> list[Use]:
     """The use of every limit that the sweep's budget sets.
 
     Wall time is that of all drivers, from their start to their last record. A device hour is an hour of training and
-    evaluation on one GPU, or on one processor where trials have no GPU; epochs that were lost are not counted.
+    evaluation on one GPU, or on one processor where trials have no GPU; epochs that were never recorded do not count.
 
     Args:
-        now: Unix time in seconds up to which the last driver has worked; None: it does not work any more.
+        elapsed: seconds that the last driver has worked so far; None: it does not work any more.
     """
     limits = spec.budget
     found = []
     if limits.wall is not None:
-        wall = sum(last - start for start, last in history.sessions)
-        since = max(0.0, now - history.sessions[-1][1]) if now is not None and history.sessions else 0.0
-        found.append(Use("wall", wall + since, limits.wall))
+        worked = [session.worked for session in history.sessions]
+        if elapsed is not None and worked:
+            worked[-1] = max(worked[-1], elapsed)
+        found.append(Use("wall", sum(worked), limits.wall))
     if limits.device_hours is not None:
         gpus = spec.resources.gpus_per_trial
-        devices = gpus if gpus != "auto" and gpus else spec.resources.cpus_per_trial
-        hours = sum(row.seconds for row in history.epochs) * devices / 3600
-        found.append(Use("device_hours", hours, limits.device_hours))
+        usual = gpus if gpus != "auto" and gpus else spec.resources.cpus_per_trial
+        used = sum(seconds * (usual if devices is None else devices) for seconds, devices in history.work)
+        found.append(Use("device_hours", used / 3600, limits.device_hours))
     if limits.epochs is not None:
-        found.append(Use("epochs", len(history.epochs), limits.epochs))
+        found.append(Use("epochs", len(history.work), limits.epochs))
     return found

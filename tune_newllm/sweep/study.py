@@ -1,10 +1,6 @@
-"""The Optuna study: where suggestions come from, and the journal that optuna-dashboard opens.
+"""Where suggestions come from: points, a grid, low-discrepancy points, or what Optuna's TPE has learnt.
 
-The records are the truth; the journal is rebuilt from them at every start. Its rows hold each parameter's coordinate
-(`space.Parameter.to_study`) and, as user attributes, the trial's id and real values; a parameter whose `when` does not
-hold is in neither. With several seeds a row stands for all replicates. What TPE is told follows DESIGN: stopped trials
-are pruned ones; diverged and infeasible ones violate a constraint, because TPE never reads failed rows and would go on
-suggesting beyond the edge; crashed and failed ones fail.
+The records are the truth; the journal is rebuilt from them at every start.
 """
 
 import hashlib
@@ -17,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from tune_newllm.sweep.history import History, Suggestion, TrialHistory
+from tune_newllm.sweep.journal import Journal, Rows
 from tune_newllm.sweep.spec import SweepSpec
 
 STARTUP_PER_STRATUM = 4
@@ -33,7 +28,7 @@ ORIGINS = {"bayes": "startup", "random": "random", "quasi": "quasi", "grid": "gr
 
 
 class Study:
-    """Suggests configurations and keeps the journal: one row for each suggestion, however many seeds run it.
+    """Suggests configurations and keeps the journal.
 
     A suggestion is a pure function of the trials told so far, the seed and its own number, so that a resumed sweep
     goes on as an undisturbed one would. Parameters are chosen group by group: those with equal `when` together, after
@@ -41,62 +36,37 @@ class Study:
     """
 
     def __init__(self, spec: SweepSpec, journal: Path, history: History) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._spec = spec
         self._searched = spec.searched
         self._groups = _groups(spec)
         self._grid = grid(spec, spec.order, {})
         self._upcoming: dict[str, Any] | None = None
-        journal.unlink(missing_ok=True)
-        backend = JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal)))
-        # The study is never asked for values of its own: any sampler but a cheap one would work in vain.
-        sampler = optuna.samplers.RandomSampler(seed=0)
-        storage = JournalStorage(backend)
-        self._study = optuna.create_study(storage=storage, sampler=sampler, study_name="sweep", direction="minimize")
-        self._live: dict[int, Trial] = {}
-        self._reported: dict[int, set[int]] = {}
-        self._known: set[str] = set()
-        for suggestion in history.suggestions.values():
-            self.add(suggestion.trials[0])
-            self.update(suggestion)
+        file = Journal(journal)
+        for epochs, suggestions in history.earlier:
+            Rows(file.study(epochs), spec, suggestions.values()).close()
+        self._rows = Rows(file.study(spec.training.epochs), spec, history.suggestions.values())
+        self._known = {suggestion.trials[0].created.config_id for suggestion in history.suggestions.values()}
+        self._number = history.next_number
 
     def suggest(self) -> tuple[dict[str, Any], str] | None:
         """The next configuration (values by path) and where it came from, or None when nothing new is left."""
-        number = len(self._known)
         for attempt in range(DUPLICATE_TRIES):
-            if self._spec.method == "grid" and (number >= len(self._spec.points) or attempt):
+            if self._spec.method == "grid" and (self._number >= len(self._spec.points) or attempt):
                 return self._grid_point()
-            values, origin = self._sample(number, attempt)
+            values, origin = self._sample(self._number, attempt)
             if config_id(values) not in self._known:
                 return self._in_order(values), origin
         return None
 
     def add(self, trial: TrialHistory) -> None:
-        """A row for a configuration that was suggested, of which `trial` is the first replicate."""
+        """A configuration was suggested, of which `trial` is the first replicate."""
         self._known.add(trial.created.config_id)
-        space = {path: self._searched[path] for path in trial.parameters}
-        coordinates = {path: parameter.to_study(trial.parameters[path]) for path, parameter in space.items()}
-        name = Suggestion(self._spec.seeds, [trial]).id
-        self._study.enqueue_trial(coordinates, user_attrs={"trial_id": name, **trial.parameters})
-        row = self._study.ask({path: parameter.distribution_in_study for path, parameter in space.items()})
-        self._live[trial.created.number], self._reported[trial.created.number] = row, set()
+        self._number = trial.created.number + 1
+        self._rows.add(trial)
 
     def update(self, suggestion: Suggestion) -> None:
-        """Tell what is new of a suggestion: the mean of its replicates after each epoch, and its end."""
-        number = suggestion.trials[0].created.number
-        row, reported = self._live[number], self._reported[number]
-        for epoch in sorted({epoch for trial in suggestion.trials for epoch in trial.epochs} - reported):
-            if (level := suggestion.level(epoch)) is not None:
-                row.report(level, epoch)
-                reported.add(epoch)
-        if suggestion.state == "completed":
-            self._study.tell(row, suggestion.value)
-        elif suggestion.state in ("stopped", "diverged", "infeasible"):
-            if suggestion.state != "stopped":
-                row.set_constraint("usable", 1.0)
-            self._study.tell(row, state=TrialState.PRUNED)
-        elif suggestion.state in ("crashed", "failed"):
-            self._study.tell(row, state=TrialState.FAIL)
+        """Something has happened to a suggestion's trials."""
+        self._rows.update(suggestion)
 
     def _grid_point(self) -> tuple[dict[str, Any], str] | None:
         """The first configuration of the grid that is not known yet; the last parameter varies fastest."""
@@ -115,7 +85,8 @@ class Study:
         dealt = self._dealt(point)
         peers = self._peers(dealt)
         seed = _seed(self._spec.training.seed, number, attempt)
-        units = self._units(dealt, len(peers), attempt, seed)
+        # Without strata the peers are all who came before, but for those whose records are lost.
+        units = self._units(dealt, len(peers) if dealt else number, attempt, seed)
         values, origin = dict(dealt), str(ORIGINS[self._spec.method])
         for group in self._groups:
             if not self._spec.is_active(group[0], values):
@@ -155,12 +126,12 @@ class Study:
         if path in point:
             return {path: point[path]}
         choices = self._searched[path].choices or []
-        taken = [trial.user_attrs[path] for trial in self._study.get_trials(deepcopy=False)]
+        taken = [trial.user_attrs[path] for trial in self._rows.all()]
         return {path: min(choices, key=taken.count)}
 
     def _peers(self, dealt: dict[str, Any]) -> list[FrozenTrial]:
         """The rows to learn from: all, or those with the same value of the balanced parameter."""
-        rows = self._study.get_trials(deepcopy=False)
+        rows = self._rows.all()
         return [row for row in rows if all(row.user_attrs[path] == value for path, value in dealt.items())]
 
     def _model(self, peers: list[FrozenTrial], free: list[str], seed: int) -> dict[str, Any]:

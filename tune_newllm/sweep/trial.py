@@ -1,32 +1,46 @@
 """The Ray side of one trial: a training that reports one epoch a step and can be reused for the next trial."""
 
 import dataclasses
+import errno
+import os
 import traceback
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 from ray import tune
 
-from tune_newllm.errors import DivergedError
+from tune_newllm.errors import DamagedCheckpointError, DivergedError, InfeasibleError
 from tune_newllm.training.config import Configuration
 
-LOG = "log.txt"
+if TYPE_CHECKING:
+    from tune_newllm.training.loop import EpochResult
+    from tune_newllm.training.run import Run
+
+LOG, LOCK = "log.txt", ".lock"
+LOCK_SECONDS = 60.0
+"""How long a trial waits for a process that outlived its driver to let go of the trial's folder."""
+_NO_MORE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class TrialRunner(tune.Trainable):
     """Runs trials one after the other in one process, so that importing torch is paid once.
 
-    A result is an `EpochResult` as a dict with `state` and `reason`, which are empty but for the trial's last result.
-    Whatever goes wrong inside a trial is such a last result too; only a lost process is Ray's to notice.
+    A result is an `EpochResult` as a dict with `state`, `reason`, `done` and `notes`: lines that the user should see.
+    State and reason are empty but for the trial's last result. Whatever goes wrong inside a trial is such a last
+    result too, except that a disk which takes no more is none of the trial's doing: `halt` then says so, state and
+    reason stay empty, and the trial is unfinished. Only a lost process is Ray's to notice.
     """
+
+    _results: Generator[dict[str, Any], None, None] | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take a trial up; everything that may fail waits for the first step."""
+        self.cleanup()
         self._trial = config
-        self._results: Iterator[dict[str, Any]] | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take up the next trial in this process."""
@@ -37,69 +51,151 @@ class TrialRunner(tune.Trainable):
         """One epoch."""
         if self._results is None:
             self._results = _run(self._trial)
-        return next(self._results)
+        result = next(self._results)
+        if result["done"]:
+            self.cleanup()
+        return result
 
     def cleanup(self) -> None:
-        """Let go of the model."""
-        self._results = None
+        """Let go of the trial, so that the next one in this process finds all memory free and its folder unlocked."""
+        if self._results is not None:
+            from tune_newllm.training.memory import free_memory
+
+            self._results.close()
+            self._results = None
+            # Where there is no such device, nothing happens.
+            free_memory("cuda")
 
 
-def _run(trial: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _run(trial: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
     """Yield the results of a trial; never raises."""
     folder = Path(trial["folder"]) / "trials" / trial["id"]
+    notes: list[str] = []
+    ending = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        yield from _epochs(trial, folder)
-    except DivergedError as error:
-        _log(folder, str(error))
-        yield _last("diverged", str(error))
+        with _alone(folder):
+            run = _open(trial, folder)
+            notes = run.notes
+            for result in _epochs(run, trial["recorded"], folder):
+                yield result | {"notes": _passed_on(notes, folder)}
     except Exception as error:
-        if _out_of_memory(error):
-            _log(folder, f"out of memory: {error}")
-            yield _last("infeasible", "out of memory")
-        else:
-            _log(folder, traceback.format_exc())
-            yield _last("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+        ending = _ending(error, folder)
+    if ending is not None:
+        yield ending | {"notes": _passed_on(notes, folder)}
 
 
-def _out_of_memory(error: Exception) -> bool:
-    import torch
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a trial's folder, such as the worker of a driver that was killed a moment ago."""
+    # Without flock the library would take to a file that outlives a crash.
+    lock = FileLock(folder / LOCK, timeout=LOCK_SECONDS, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise
+    except (NotImplementedError, OSError):
+        # A drive without locks; what else keeps this process from writing, the first checkpoint will meet.
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
-    # For main memory torch has no error class of its own, only its allocator's name in the message.
-    allocator = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    return allocator or isinstance(error, (MemoryError, torch.OutOfMemoryError))
 
+def _open(trial: dict[str, Any], folder: Path) -> "Run":
+    """The trial's run as its newest state left it, or from its beginning.
 
-def _epochs(trial: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
+    Raises:
+        InfeasibleError: it needs more memory than the trial may use, however few sequences it reads at once.
+    """
     import torch
 
     from tune_newllm.data.corpora import open_prepared
-    from tune_newllm.training.run import Run, log_line
+    from tune_newllm.training.device import limit_memory
+    from tune_newllm.training.memory import measure_step
+    from tune_newllm.training.run import PREVIOUS, STATE, WEIGHTS, Run, has_begun
 
     torch.set_num_threads(trial["threads"])
     configuration = TypeAdapter(Configuration).validate_python(trial["configuration"])
-    run = Run(folder, configuration, open_prepared(Path(trial["corpus"])))
-    # Epochs that were checkpointed but never reached the records.
-    pending = [result for result in run.history if result.epoch > trial["recorded"]]
-    for index, result in enumerate(pending):
-        done = run.finished if index == len(pending) - 1 else None
-        yield _report(result, done)
+    limit_memory(configuration.training.device, trial["gpus"])
+    corpus = open_prepared(Path(trial["corpus"]))
+    begun = has_begun(folder)
+    # Before the run puts its model on the device. One that has begun knows its micro-batch.
+    planned = trial["memory"] is not None and not begun
+    memory = measure_step(configuration, len(corpus.tokenizer)) if planned else None
+    try:
+        run = Run(folder, configuration, corpus)
+    except DamagedCheckpointError:
+        for name in (STATE, PREVIOUS, WEIGHTS):
+            (folder / name).unlink(missing_ok=True)
+        run = Run(folder, configuration, corpus)
+    if (begun or trial["recorded"]) and not run.history:
+        # Its seeds make it the same training again.
+        run.notes.append(f"{folder} has no whole training state any more: trained anew from the first epoch")
+    if memory is not None:
+        # An evaluation makes do with fewer sequences where it must, so it rules nothing out.
+        memory = memory._replace(evaluation=0)
+        run.micro_batch = memory.largest(trial["memory"], run.micro_batch)
+        if not run.micro_batch:
+            raise InfeasibleError(
+                f"needs {memory.need(1):,} bytes with one sequence at a time and may use {trial['memory']:,}: "
+                "take a smaller model or a shorter window"
+            )
+    return run
+
+
+def _epochs(run: "Run", recorded: int, folder: Path) -> Iterator[dict[str, Any]]:
+    """Report the epochs that are not on record. Where an older state had to do, some that are come once more."""
+    pending = [result for result in run.history if result.epoch > recorded]
+    for result in pending:
+        yield _report(result, run.finished if result is pending[-1] else None)
     if run.finished:
         if not pending:
             yield _last("completed", run.finished)
         return
+    from tune_newllm.training.run import log_line
+
     for result in run.epochs():
         _log(folder, log_line(result))
         yield _report(result, run.finished)
 
 
-def _report(result: Any, finished: str | None) -> dict[str, Any]:
+def _ending(error: Exception, folder: Path) -> dict[str, Any]:
+    """The last result of a trial that an error ends, or of a driver that cannot go on."""
+    from tune_newllm.training.memory import is_out_of_memory
+
+    if isinstance(error, Timeout):
+        halt = f"another process has been training in {folder} for {LOCK_SECONDS:.0f} s: end it, then resume"
+        return _last("", "") | {"halt": halt}
+    for each in (error, error.__cause__):
+        if isinstance(each, OSError) and each.errno in _NO_MORE_WRITING:
+            return _last("", "") | {"halt": f"{folder} cannot be written to any more: {os.strerror(each.errno)}"}
+    if isinstance(error, DivergedError | InfeasibleError):
+        _log(folder, str(error))
+        return _last("diverged" if isinstance(error, DivergedError) else "infeasible", str(error))
+    _log(folder, traceback.format_exc())
+    if is_out_of_memory(error):
+        return _last("infeasible", "out of memory")
+    return _last("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _report(result: "EpochResult", finished: str | None) -> dict[str, Any]:
     ending = {"state": "completed" if finished else "", "reason": finished or "", "done": finished is not None}
     return dataclasses.asdict(result) | ending
 
 
 def _last(state: str, reason: str) -> dict[str, Any]:
     return {"epoch": None, "state": state, "reason": reason, "done": True}
+
+
+def _passed_on(notes: list[str], folder: Path) -> list[str]:
+    """Take the notes out of their list; they go to the trial's log as well."""
+    taken = notes.copy()
+    notes.clear()
+    for note in taken:
+        _log(folder, note)
+    return taken
 
 
 def _log(folder: Path, text: str) -> None:

@@ -3,25 +3,30 @@
 Both are thin: what they learn goes to the driver, which records it before Ray acts on it.
 """
 
-import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayTaskError
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from tune_newllm.sweep.driver import Driver
-from tune_newllm.sweep.history import TrialHistory
-from tune_newllm.sweep.spec import EarlyTerminate, SweepSpec
+from tune_newllm.sweep.history import TrialHistory, stratum
+from tune_newllm.sweep.spec import SweepSpec
 from tune_newllm.sweep.trial import TrialRunner
+
+_logger = logging.getLogger(__name__)
 
 
 class DriverSearcher(Searcher):
     """Gives Ray the trials that a stopped sweep left unfinished, then new ones until the driver has no more.
+
+    A trial whose process was lost is handed out again before any new one, as a Ray trial of its own.
 
     Args:
         driver: makes the trials.
@@ -34,16 +39,19 @@ class DriverSearcher(Searcher):
         self._driver = driver
         self._trial_config = trial_config
         self._stop = stop
-        self._unfinished = driver.history.unfinished()
+        self._waiting = driver.history.unfinished()
         self._running: dict[str, str] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
-        """The configuration of one Ray trial: our trial's id, its values, and how far its records go."""
-        trial = self._unfinished.pop(0) if self._unfinished else self._driver.create()
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """The configuration of one Ray trial: our trial's id, its values, and how far its records go.
+
+        None while there is nothing new but a running trial may still come back.
+        """
+        trial = self._waiting.pop(0) if self._waiting else self._driver.create()
         while trial is not None and trial.ended is not None:
             trial = None if self._stop() else self._driver.create()
         if trial is None:
-            return Searcher.FINISHED
+            return None if self._running else Searcher.FINISHED
         self._driver.started(trial.id)
         self._running[trial_id] = trial.id
         configuration = self._driver.configuration(trial)
@@ -51,9 +59,10 @@ class DriverSearcher(Searcher):
         return {**self._trial_config, **own}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Ray lost the trial's process: everything a trial can go wrong by itself it reports as a result."""
-        if error:
-            self._driver.ended(self._running[trial_id], "crashed", "its worker process was lost")
+        """The trial has ended, or its process was lost and it has to run on in another one."""
+        trial = self._driver.history.trials[self._running.pop(trial_id)]
+        if error and trial.ended is None and not self._stop():
+            self._waiting.append(trial)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the records hold everything."""
@@ -66,18 +75,25 @@ class RecordingASHA(FIFOScheduler):
     """Records each epoch, then lets Ray's ASHA decide on it, with rungs of its own for each value of `within`.
 
     A new instance replays the recorded epochs, so that a resumed sweep prunes as if it had never stopped.
+
+    Args:
+        driver: keeps the records.
+        stop: whether the sweep shall stop; processes that are lost then were not lost by the trials.
     """
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, stop: Callable[[], bool] = lambda: False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._driver = driver
+        self._stop = stop
         self._strata: dict[str, Any] = {}
         for trial in driver.history.trials.values():
             self._add(trial)
         for row in list(driver.history.epochs):
             decision = self._decide(row.trial_id, row.model_dump())
-            # The crash came between an epoch's record and the stop that followed from it.
-            if row.epoch == max(driver.history.trials[row.trial_id].epochs):
+            trial = driver.history.trials[row.trial_id]
+            # The crash came between an epoch's record and the stop that followed from it. What an extension takes up
+            # again is past that.
+            if trial.continued < row.epoch == max(trial.epochs):
                 self._act(row.trial_id, decision)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -87,44 +103,64 @@ class RecordingASHA(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """An epoch that is not the trial's last."""
         trial_id = trial.config["id"]
+        self._note(trial_id, result)
+        if result["epoch"] in self._driver.history.trials[trial_id].epochs:
+            # Trained again, because its checkpoint was damaged; it has been decided on.
+            return TrialScheduler.CONTINUE
         self._driver.epoch(trial_id, result)
         return self._act(trial_id, self._decide(trial_id, result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """A trial's last result: its last epoch, or that it diverged, did not fit or failed."""
         trial_id = trial.config["id"]
-        if result.get("state"):
-            if result.get("epoch") is not None:
+        self._note(trial_id, result)
+        if result.get("halt"):
+            self._driver.halt(result["halt"])
+        elif result.get("state"):
+            if result.get("epoch") is not None and result["epoch"] not in self._driver.history.trials[trial_id].epochs:
                 self._driver.epoch(trial_id, result)
                 self._decide(trial_id, result)
             self._driver.ended(trial_id, result["state"], result["reason"])
 
-    def _add(self, trial: TrialHistory) -> None:
-        rule = self._driver.spec.early_terminate
-        if rule is None:
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Ray lost the trial's process; what a trial can go wrong by itself it reports as a result."""
+        if self._stop():
             return
-        stratum = _stratum(trial, rule)
-        if stratum not in self._strata:
-            self._strata[stratum] = _asha(self._driver.spec)
-        self._strata[stratum].on_trial_add(None, SimpleNamespace(trial_id=trial.id))
+        error = trial.get_pickled_error()
+        if isinstance(error, RayTaskError):
+            self._driver.ended(trial.config["id"], "failed", str(error.cause).splitlines()[0])
+        elif "OutOfMemory" in type(error).__name__:
+            self._driver.crashed(trial.config["id"], "its worker process was killed: the machine ran out of memory")
+        else:
+            self._driver.crashed(trial.config["id"], "its worker process was lost")
+
+    def _note(self, trial_id: str, result: dict[str, Any]) -> None:
+        for note in result.get("notes") or ():
+            _logger.warning("%s: %s", trial_id, note)
+
+    def _rungs(self, trial: TrialHistory) -> Any:
+        """Ray's ASHA for the trials that this one competes with."""
+        rule = self._driver.spec.early_terminate
+        assert rule is not None
+        competing = stratum(trial.parameters, rule.within)
+        if competing not in self._strata:
+            self._strata[competing] = _asha(self._driver.spec)
+        return self._strata[competing]
+
+    def _add(self, trial: TrialHistory) -> None:
+        if self._driver.spec.early_terminate is not None:
+            self._rungs(trial).on_trial_add(None, SimpleNamespace(trial_id=trial.id))
 
     def _decide(self, trial_id: str, result: dict[str, Any]) -> str:
-        rule = self._driver.spec.early_terminate
-        if rule is None or result["epoch"] >= self._driver.spec.training.epochs:
+        if self._driver.spec.early_terminate is None or result["epoch"] >= self._driver.spec.training.epochs:
             return TrialScheduler.CONTINUE
-        trial = self._driver.history.trials[trial_id]
-        return self._strata[_stratum(trial, rule)].on_trial_result(None, SimpleNamespace(trial_id=trial_id), result)
+        rungs = self._rungs(self._driver.history.trials[trial_id])
+        return rungs.on_trial_result(None, SimpleNamespace(trial_id=trial_id), result)
 
     def _act(self, trial_id: str, decision: str) -> str:
         if decision == TrialScheduler.STOP:
             self._driver.ended(trial_id, "stopped", "asha")
         return decision
-
-
-def _stratum(trial: TrialHistory, rule: EarlyTerminate) -> str:
-    """What trials must share to be compared: the value of `within`, which may be a mapping, as text; those that do not
-    have the parameter are compared with each other."""
-    return json.dumps(trial.parameters[rule.within], sort_keys=True) if rule.within in trial.parameters else ""
 
 
 def _asha(spec: SweepSpec) -> Any:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tune_newllm.errors import SpecError
+from tune_newllm.sweep import refusal
 from tune_newllm.sweep.names import NAMES, path_of
 from tune_newllm.sweep.rules import NOT_SEARCHED
 from tune_newllm.sweep.source import Location, Source
@@ -47,7 +48,7 @@ def adopt(source: Source, warnings: list[str]) -> dict[str, str]:
     """
 
     def warn(at: Location, text: str) -> None:
-        warnings.append(f"{source.where(at)}: {text}")
+        warnings.append(refusal.line(source.where(at), text))
 
     for section, keys in IGNORED_KEYS.items():
         held = source.values.get(section)

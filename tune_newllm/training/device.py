@@ -1,9 +1,11 @@
 """What the machine can do: devices, number formats and memory."""
 
+import os
 import resource
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -15,6 +17,10 @@ Number = Literal["fp32", "bf16", "fp16"]
 
 OFFERED: Mapping[str, tuple[Number, ...]] = {"cuda": ("fp32", "bf16", "fp16"), "cpu": ("fp32", "bf16")}
 """What each kind of device computes in, be it emulated; all others fp32 alone."""
+RESERVE = 0.1
+"""Share of all memory that stays free: measurements are not exact, allocators leave gaps, and Ray ends workers when
+95 % of main memory are in use."""
+_PROCESS_BYTES = {"cuda": 600_000_000, "cpu": 400_000_000}
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -70,18 +76,106 @@ def resolve_micro_batch(micro_batch: int | Literal["auto"], device: str) -> int:
     return 4096 if torch.device(device).type == "cuda" else 256
 
 
+def process_bytes(device: str) -> int:
+    """About what a process takes on a device before its first tensor: CUDA's context, or Python with its libraries."""
+    return _PROCESS_BYTES["cuda" if torch.device(device).type == "cuda" else "cpu"]
+
+
+def available_memory(device: str, root: Path = Path("/")) -> int:
+    """Bytes that this process may still take on a device, with `RESERVE` of all there are left over.
+
+    Args:
+        device: as `resolve_device` gives it. Its main memory may be limited by control groups as well.
+        root: where `proc` and `sys` are.
+    """
+    if torch.device(device).type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        limits = [(free + unused, total)]
+    else:
+        limits = [_main_memory(root), *_control_groups(root)]
+    return max(0, min(int(free - RESERVE * total) for free, total in limits))
+
+
+def limit_memory(device: str, gpus: float) -> None:
+    """Keep this process to its share of a GPU: Ray only counts shares. To be called before anything lies there.
+
+    Args:
+        device: as `resolve_device` gives it; only CUDA is limited.
+        gpus: GPUs of one trial; from 1 on there is nothing to share.
+    """
+    kind = torch.device(device)
+    if kind.type == "cuda" and 0 < gpus < 1:
+        total = torch.cuda.get_device_properties(kind).total_memory
+        torch.cuda.set_per_process_memory_fraction(memory_fraction(gpus, total), kind.index)
+
+
+def memory_fraction(gpus: float, total: int) -> float:
+    """Fraction of a GPU's `total` bytes that the tensors of one of the processes sharing it may take."""
+    return max(gpus - process_bytes("cuda") / total, gpus / 2)
+
+
 def reset_peak_memory(device: str) -> None:
-    """Start a new measurement of `peak_memory_bytes` where the device offers one."""
+    """Start a new measurement of `peak_memory_bytes`, where device and system offer one."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_memory_bytes(device: str) -> int:
-    """CUDA: most bytes allocated since the reset. Elsewhere: largest resident size of this process so far."""
+    """CUDA: most bytes allocated since the reset. Elsewhere: largest resident size of this process since then, or since
+    its start where the system cannot reset that (macOS, some containers)."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if (peak := _fields(Path("/proc/self/status")).get("VmHWM")) is not None:
+        return peak * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _main_memory(root: Path) -> tuple[int, int]:
+    """Free and total bytes of the machine; where it does not tell what is free, all."""
+    fields = _fields(root / "proc/meminfo")
+    if "MemAvailable" in fields:
+        return fields["MemAvailable"] * 1024, fields["MemTotal"] * 1024
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return total, total
+
+
+def _control_groups(root: Path) -> Iterator[tuple[int, int]]:
+    """Free and total bytes of each control group (version 1 or 2) around this process that limits memory."""
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        top = root / "sys/fs/cgroup"
+        limit, used, cache = "memory.max", "memory.current", "inactive_file"
+        if "memory" in controllers.split(","):
+            top, cache = top / "memory", "total_inactive_file"
+            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        elif controllers:
+            continue
+        inside = top / path.lstrip("/")
+        # In a container the path may be the host's, and the container's own group lie at the top.
+        for group in (inside, *inside.parents[: len(inside.parts) - len(top.parts)]):
+            total, taken = (next(iter(_lines(group / name)), "max") for name in (limit, used))
+            if total != "max" and taken != "max":
+                # Cached files give way to tensors.
+                yield int(total) - int(taken) + _fields(group / "memory.stat").get(cache, 0), int(total)
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """The numbers of a file with lines such as `MemTotal:  24684096 kB`."""
+    words = [line.replace(":", " ").split() for line in _lines(path)]
+    return {each[0]: int(each[1]) for each in words if len(each) > 1 and each[1].isdigit()}
+
+
+def _lines(path: Path) -> list[str]:
+    """Those of a file of the system; none where there is no such file."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def _cpu_has_bf16() -> bool:

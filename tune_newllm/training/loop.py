@@ -5,22 +5,23 @@ import time
 from bisect import insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import partial
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tune_newllm.errors import DivergedError
+from tune_newllm.models import Signals
 from tune_newllm.training import signals
-from tune_newllm.training.batches import PAD, Windows, dropout_seed, epoch_order, target_count, to_tensors
-from tune_newllm.training.clip import clip_gradients, clip_limit, gradient_norm
+from tune_newllm.training.batches import Windows, dropout_seed, epoch_order, to_tensors
+from tune_newllm.training.clip import clip_limit
 from tune_newllm.training.config import TrainingConfig
-from tune_newllm.training.device import autocast, peak_memory_bytes, reset_peak_memory, resolve_micro_batch
+from tune_newllm.training.device import peak_memory_bytes, reset_peak_memory
+from tune_newllm.training.memory import unless_out_of_memory
 from tune_newllm.training.metrics import EpochResult, Evaluation, evaluate
 from tune_newllm.training.optim import effective_lr
 from tune_newllm.training.schedules import Position, lr_at
 from tune_newllm.training.state import TrainState
+from tune_newllm.training.step import Step, apply_gradients, compute_gradients, train_step
 
 __all__ = ["EpochResult", "Evaluation", "evaluate", "fit", "steps_per_epoch", "train_step"]
 
@@ -44,6 +45,7 @@ def fit(state: TrainState, train: Windows, validation: Windows, config: Training
     Raises:
         DivergedError: a loss or, outside fp16, a gradient norm is not finite. The state keeps the last good epoch's
             results; its weights are spoiled.
+        InfeasibleError: memory does not suffice for one sequence, or not for the optimizer.
     """
     words = signals.count_words(train)
     sample_BT, _ = to_tensors(validation[: signals.INSPECTED_ROWS], state.device)
@@ -58,39 +60,6 @@ def fit(state: TrainState, train: Windows, validation: Windows, config: Training
         result = _epoch_result(state, totals, scores, sample_BT, started)
         state.record(result, config)
         yield result
-
-
-class Step(NamedTuple):
-    """What one optimizer step saw."""
-
-    loss: float
-    """Mean over the batch's targets."""
-    norm: float
-    """Global L2 norm of the gradient before clipping; not finite if loss scaling skips the step."""
-    targets: int
-
-    @property
-    def applied(self) -> bool:
-        """Whether the weights are changed."""
-        return math.isfinite(self.norm)
-
-
-def train_step(state: TrainState, rows: Windows, limit: float | None, micro_batch: int) -> Step:
-    """Take one optimizer step at the learning rate that the optimizers hold.
-
-    Args:
-        state: its model, optimizers, `step` and `tokens` are advanced.
-        rows: the whole batch [B, window].
-        limit: largest gradient norm, or None.
-        micro_batch: most rows in one forward pass. The loss is normalised by the targets of the whole batch, so the
-            step is the same for every micro-batch up to rounding (and dropout masks).
-
-    Raises:
-        DivergedError: as `fit` says; the weights are still those before the step.
-    """
-    step = _compute_gradients(state, rows, micro_batch)
-    _apply_gradients(state, step, limit)
-    return step
 
 
 @dataclass
@@ -124,7 +93,6 @@ def _train_epoch(state: TrainState, train: Windows, config: TrainingConfig, word
     probed = signals.probed_steps(steps)
     parameters = state.parameters
     peak_lr = effective_lr(config, sum(each.numel() for each in parameters))
-    micro_batch = resolve_micro_batch(config.micro_batch, state.device)
     order = epoch_order(len(train), config.seed, state.epoch)
     state.generator.manual_seed(dropout_seed(config.seed, state.epoch))
     for index in range(steps):
@@ -133,11 +101,11 @@ def _train_epoch(state: TrainState, train: Windows, config: TrainingConfig, word
         probe = signals.Probe(parameters, rows) if index in probed else None
         lr = lr_at(position, peak_lr, config.lr_schedule)
         state.set_lr(lr)
-        step = _compute_gradients(state, rows, micro_batch, probe)
+        step = compute_gradients(state, rows, probe)
         if config.clip.schedule == "percentile" and step.applied:
             insort(state.norms, step.norm)
         limit = clip_limit(config.clip, position, state.norms)
-        _apply_gradients(state, step, limit, probe)
+        apply_gradients(state, step, limit, probe)
         state.plateau.add(step.loss, step.targets, len(rows), state.step, words.entropy)
         totals.add(step, lr, limit)
         if probe and step.applied:
@@ -148,7 +116,7 @@ def _train_epoch(state: TrainState, train: Windows, config: TrainingConfig, word
 def _epoch_result(
     state: TrainState, totals: _Totals, scores: Evaluation, sample_BT: Tensor, started: float
 ) -> EpochResult:
-    inside = state.model.inspect(sample_BT)
+    inside = _inspect(state, sample_BT)
     return EpochResult(
         epoch=state.epoch + 1,
         step=state.step,
@@ -172,64 +140,14 @@ def _epoch_result(
         ctx_norm=inside.ctx_norm,
         ctx_rank=inside.ctx_rank,
         plateau_step=state.plateau.left,
+        micro_batch=state.micro_batch,
     )
 
 
-def _compute_gradients(state: TrainState, rows: Windows, micro_batch: int, probe: signals.Probe | None = None) -> Step:
-    targets = target_count(rows)
-    for optimizer in state.optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    first_rows = probe.first_rows if probe else 0
-    loss = _backward(state, rows[:first_rows], targets, micro_batch)
-    if probe and first_rows:
-        probe.see_first_half(state.scaler.get_scale() if state.scaler else 1.0)
-    loss += _backward(state, rows[first_rows:], targets, micro_batch)
-    if state.scaler:
-        for optimizer in state.optimizers:
-            state.scaler.unscale_(optimizer)
-    # Read together, because on an accelerator every single read waits for all the work before it.
-    loss_value, norm_value = torch.stack([loss, gradient_norm(state.parameters)]).tolist()
-    step = Step(loss_value, norm_value, targets)
-    state.step += 1
-    state.tokens += targets
-    _check_finite(state, step)
-    if probe and step.applied:
-        probe.see_batch()
-    return step
-
-
-def _apply_gradients(state: TrainState, step: Step, limit: float | None, probe: signals.Probe | None = None) -> None:
-    if step.applied:
-        if limit is not None and step.norm > limit:
-            clip_gradients(state.parameters, step.norm, limit)
-        if probe:
-            probe.see_weights()
-        # Not by the scaler: it would let one of two optimizers step where only the other's gradients overflowed.
-        for optimizer in state.optimizers:
-            optimizer.step()
-        if probe:
-            probe.see_update()
-    if state.scaler:
-        state.scaler.update()
-
-
-def _backward(state: TrainState, rows: Windows, targets: int, micro_batch: int) -> Tensor:
-    """Accumulate the gradients of the batch's mean loss; returns that loss as a scalar on the device."""
-    total = torch.zeros((), device=state.device)
-    for start in range(0, len(rows), micro_batch):
-        inputs_BT, targets_BT = to_tensors(rows[start : start + micro_batch], state.device)
-        with autocast(state.number, state.device):
-            logits_BTV, _ = state.model(inputs_BT)
-            flat = logits_BTV.flatten(0, 1).float()
-            loss = F.cross_entropy(flat, targets_BT.flatten(), ignore_index=PAD, reduction="sum") / targets
-        torch.autograd.backward(state.scaler.scale(loss) if state.scaler else loss)
-        total += loss.detach()
-    return total
-
-
-def _check_finite(state: TrainState, step: Step) -> None:
-    if not math.isfinite(step.loss):
-        raise DivergedError(state.epoch + 1, state.step, step.loss)
-    # Loss scaling finds its factor by overflowing; only with no factor left is the gradient itself too large.
-    if not math.isfinite(step.norm) and (state.scaler is None or state.scaler.get_scale() <= 1):
-        raise DivergedError(state.epoch + 1, state.step, step.norm)
+def _inspect(state: TrainState, sample_BT: Tensor) -> Signals:
+    """What the model shows of itself on the whole sample: on the processor where the device has no memory for it."""
+    seen = unless_out_of_memory(partial(state.model.inspect, sample_BT), state.device)
+    if seen is None:
+        seen = state.model.to("cpu").inspect(sample_BT.cpu())
+        state.model.to(state.device)
+    return seen

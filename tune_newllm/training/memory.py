@@ -1,8 +1,25 @@
 """Memory that a training step needs, and running out of it."""
 
 import gc
+import math
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tune_newllm.models import build
+from tune_newllm.training.config import Configuration
+from tune_newllm.training.device import native_numbers, resolve_device, resolve_micro_batch
+
+ONE_SEQUENCE = "out of memory with one sequence at a time: take a smaller model or a shorter window"
+
+_Result = TypeVar("_Result")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -17,3 +34,166 @@ def free_memory(device: str) -> None:
     gc.collect()
     if torch.device(device).type == "cuda":
         torch.cuda.empty_cache()
+
+
+def unless_out_of_memory(work: Callable[[], _Result], device: str) -> _Result | None:
+    """What `work` returns; None if memory ran out, and then what the work held is free again."""
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Not earlier: an error that is being handled holds the frames it came through, and these hold the tensors.
+    free_memory(device)
+    return None
+
+
+class StepMemory(NamedTuple):
+    """Bytes that a training needs on its device, whatever is kept outside it."""
+
+    fixed: int
+    """Weights, gradients, optimizer state, and what else a pass needs besides its sequences."""
+    per_sequence: int
+    """What each sequence in a forward and backward pass adds."""
+    least: int = 0
+    """What a step needs however few sequences a pass reads, above all for the look at the gradients that some take."""
+    evaluation: int = 0
+    """What an evaluation needs, weights and all, with the sequences that it reads at once as long as memory lasts."""
+
+    def need(self, rows: int) -> int:
+        """Bytes at the peak with so many sequences in a pass."""
+        return max(self.fixed + rows * self.per_sequence, self.least, self.evaluation)
+
+    def largest(self, budget: int, most: int) -> int:
+        """The first of `most`, `most` // 2, `most` // 4 ... sequences that needs no more than `budget` bytes, or 0."""
+        while most and self.need(most) > budget:
+            most //= 2
+        return most
+
+
+def measure_step(configuration: Configuration, vocab_size: int) -> StepMemory:
+    """What training a configuration needs, from two steps with a few sequences and a model of their own.
+
+    At each moment of a step the bytes alive are a straight line over the number of sequences, which two sizes
+    determine; the highest of these lines at any number is the peak there. The result goes through the peaks at the
+    micro-batch and half of it. Tensors are counted, on CUDA also what the libraries allocate besides, so nothing else
+    of this process should lie there.
+
+    Args:
+        configuration: its precision is not `auto`. A number format that the device only emulates is taken for fp32.
+        vocab_size: number of token ids.
+
+    Raises:
+        UsageError: the device is not there, or cannot compute in the precision asked for.
+        InfeasibleError: memory does not suffice even for this.
+        DivergedError: the first loss is not finite.
+    """
+    device = resolve_device(configuration.training.device)
+    # The loop itself reads this module.
+    from tune_newllm.training.metrics import EVALUATION_ROWS
+
+    training, evaluation, others = _moments(configuration, vocab_size, device)
+    free_memory(device)
+    asked = resolve_micro_batch(configuration.training.micro_batch, device)
+    most = max(2, min(configuration.training.batch_size, asked))
+    half, whole = (_peak(training, rows) + others for rows in (most // 2, most))
+    per_sequence = math.ceil((whole - half) / (most - most // 2))
+    least, evaluated = _peak(training, 1) + others, _peak(evaluation, EVALUATION_ROWS) + others
+    return StepMemory(whole - most * per_sequence, per_sequence, least, evaluated)
+
+
+_ROWS = 2
+"""Sequences of the smaller step; with a single one some operations copy less than with two."""
+_Moments = list[NDArray[np.int64]]
+"""Bytes alive after each operation with `_ROWS` sequences, and with one more."""
+
+
+def _moments(configuration: Configuration, vocab_size: int, device: str) -> tuple[_Moments, _Moments, int]:
+    """Of training steps; of evaluations; and the bytes on CUDA at the peak that are in no tensor."""
+    from tune_newllm.training.batches import PAD
+    from tune_newllm.training.metrics import evaluate
+    from tune_newllm.training.signals import Probe
+    from tune_newllm.training.state import TrainState
+    from tune_newllm.training.step import apply_gradients, compute_gradients, train_step
+
+    # With next to no learning rate: the steps shall take their memory, not diverge.
+    calm = replace(configuration.training, lr=1e-9, lr_rule="none", lr_size_rule="none")
+    if calm.precision != "auto" and calm.precision not in native_numbers(device):
+        calm = replace(calm, precision="fp32")
+    state = TrainState.create(calm, build(configuration.model, vocab_size, calm.seed))
+    windows = np.random.default_rng(0).integers(4, vocab_size, (_ROWS + 1, configuration.corpus.window))
+    short = np.where(np.arange(windows.shape[1]) < 2, windows, PAD)
+    alive = _LiveBytes(device, list(state.model.state_dict().values()))
+    training, evaluation = [], []
+    with alive:
+        # Loss scaling skips the first steps, and with them the optimizer's state.
+        while not train_step(state, short[:1], None, 1).applied:
+            pass
+        alive.take()
+        for rows in (_ROWS, _ROWS + 1):
+            if torch.device(device).type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            # A quick first half, whose gradients are there beside the second's, as is their copy for the probe.
+            batch = np.concatenate([short[:rows], windows[:rows]])
+            probe = Probe(state.parameters, batch)
+            state.micro_batch = rows
+            step = compute_gradients(state, batch, probe)
+            apply_gradients(state, step, step.norm / 2, probe)
+            training.append(alive.take())
+            others = torch.cuda.max_memory_allocated(device) if torch.device(device).type == "cuda" else 0
+            evaluate(state.model, windows[:rows], device=device)
+            evaluation.append(alive.take())
+    return training, evaluation, max(0, others - int(training[-1].max()))
+
+
+def _peak(moments: _Moments, rows: int) -> int:
+    """Most bytes alive at once with so many sequences."""
+    first, second = moments
+    if len(first) != len(second):
+        # The two did not go the same way, so that only their peaks can be compared.
+        first, second = first.max(keepdims=True), second.max(keepdims=True)
+    return int((first + (rows - _ROWS) * (second - first)).max())
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes after every operation inside it how many bytes of tensors are alive on a device.
+
+    Args:
+        device: only what lies there counts.
+        tensors: those that are alive already.
+    """
+
+    def __init__(self, device: str, tensors: list[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._kind = torch.device(device).type
+        self._bytes = 0
+        self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._noted: list[int] = []
+        for tensor in tensors:
+            self._follow(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation, forward or backward, as it would run anyway."""
+        result = func(*args, **(kwargs or {}))
+        for each in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(each, Tensor) and each.device.type == self._kind:
+                self._follow(each)
+        self._noted.append(self._bytes)
+        return result
+
+    def take(self) -> NDArray[np.int64]:
+        """What was noted since the last time."""
+        noted, self._noted = self._noted, []
+        return np.array(noted, dtype=np.int64)
+
+    def _follow(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        # Views share a storage; its address is its own until it dies.
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._storages:
+            self._storages[key] = weakref.ref(storage, lambda _: self._forget(key, size))
+            self._bytes += size
+
+    def _forget(self, key: int, size: int) -> None:
+        del self._storages[key]
+        self._bytes -= size

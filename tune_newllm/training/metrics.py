@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,10 +10,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tune_newllm.errors import InfeasibleError
 from tune_newllm.training.batches import PAD, UNK, Windows, to_tensors
+from tune_newllm.training.memory import ONE_SEQUENCE, unless_out_of_memory
 
 EVALUATION_ROWS = 256
-"""Sequences in one forward pass of an evaluation; the same for every trial, so that no metric moves with its batch."""
+"""Sequences in one forward pass of an evaluation; the same for every trial, so that no metric moves with its batch.
+Where memory runs out they become fewer, which changes the order of additions inside the model at most."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class EpochResult:
     seconds: float
     """The whole epoch, with evaluation."""
     peak_memory_bytes: int
-    """CUDA: most bytes allocated in the epoch. Elsewhere: largest resident size of the process so far."""
+    """Most bytes in the epoch, as `training.device.peak_memory_bytes` says."""
     lr: float
     """Of the epoch's last step, after scaling rule and schedule."""
     clip: float | None
@@ -76,6 +80,8 @@ class EpochResult:
     """Effective rank of these contexts, in dimensions (original research, effective rank)."""
     plateau_step: int | None
     """Step at which the run left the plateau of the word frequencies (`training.signals.Plateau`); None while not."""
+    micro_batch: int
+    """Most sequences in one forward pass of training, at the end of the epoch."""
 
 
 @torch.no_grad()
@@ -87,16 +93,31 @@ def evaluate(model: nn.Module, windows: Windows, *, device: str, legacy_batch: i
         windows: every row starts with a zero state.
         device: as `resolve_device` gives it.
         legacy_batch: batch size for `loss_legacy`, which is None without it.
+
+    Raises:
+        InfeasibleError: memory does not suffice for one sequence.
     """
     was_training = model.training
     model.eval()
-    sums = []
-    for start in range(0, len(windows), EVALUATION_ROWS):
-        inputs_BT, targets_BT = to_tensors(windows[start : start + EVALUATION_ROWS], device)
-        logits_BTV, _ = model(inputs_BT)
-        sums.append(sequence_sums(logits_BTV, targets_BT).cpu().double().numpy())
+    sums: list[NDArray[np.float64]] = []
+    start, rows = 0, EVALUATION_ROWS
+    while start < len(windows):
+        measured = unless_out_of_memory(partial(_measure, model, windows[start : start + rows], device), device)
+        if measured is not None:
+            sums.append(measured)
+            start += rows
+        elif rows > 1:
+            rows = min(rows, len(windows) - start) // 2 or 1
+        else:
+            raise InfeasibleError(ONE_SEQUENCE)
     model.train(was_training)
     return summarise(np.concatenate(sums), legacy_batch)
+
+
+def _measure(model: nn.Module, rows: Windows, device: str) -> NDArray[np.float64]:
+    inputs_BT, targets_BT = to_tensors(rows, device)
+    logits_BTV, _ = model(inputs_BT)
+    return sequence_sums(logits_BTV, targets_BT).cpu().double().numpy()
 
 
 def sequence_sums(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:

@@ -7,26 +7,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tune_newllm.errors import UsageError
+from torch import Tensor
+
+from tune_newllm.errors import CheckpointError, DamagedCheckpointError, UsageError
 from tune_newllm.models import LanguageModel, build
 from tune_newllm.training.config import Configuration
 from tune_newllm.training.loop import EpochResult, fit
-from tune_newllm.training.state import TrainState
-from tune_newllm.training.weights import save_weights
+from tune_newllm.training.state import TrainState, read_saved_weights
+from tune_newllm.training.weights import read_tensors, save_weights
 
 if TYPE_CHECKING:
     from tune_newllm.data.corpora import PreparedCorpus
 
-STATE = "state.safetensors"
+STATE, PREVIOUS = "state.safetensors", "state-previous.safetensors"
 WEIGHTS = "model.safetensors"
 CONFIGURATION = "configuration.json"
 
 
 class Run:
-    """A training that lives in a folder.
+    """A training that lives in a folder, in which no other process may train at the same time.
 
     The folder holds `configuration.json`, `tokenizer.json`, `model.safetensors` (the weights of the epoch with the
-    lowest val_loss) and `state.safetensors` (everything needed to go on). A folder with a state is continued.
+    lowest val_loss), `state.safetensors` (everything needed to go on) and `state-previous.safetensors` (the same of
+    the epoch before, in case the newer one gets damaged). A folder with a state is continued.
+
+    An epoch's state is written before its weights. So these are never ahead of it, and where a kill left them behind
+    they are written again from the state when the run is opened.
 
     Args:
         folder: made if need be.
@@ -36,7 +42,8 @@ class Run:
         model: start from these weights instead of fresh ones.
 
     Raises:
-        CheckpointError: the state in the folder is damaged or of another model.
+        DamagedCheckpointError: the folder has states, but no whole one.
+        CheckpointError: the state in the folder is of another model or version.
         UsageError: the device or precision is not there, or the folder cannot be written to.
     """
 
@@ -47,18 +54,55 @@ class Run:
         self._corpus = corpus.first(configuration.corpus.max_samples)
         training = configuration.training
         model = model or build(configuration.model, len(corpus.tokenizer), training.seed)
-        begun = (folder / STATE).exists()
+        self._newest_is_whole = True
+        begun = has_begun(folder)
         # Before the folder is made, so that what cannot be trained leaves none behind.
-        self._state = TrainState.load(folder / STATE, training, model) if begun else TrainState.create(training, model)
+        self._state = self._newest_state(model) if begun else TrainState.create(training, model)
+        self.notes = self._state.notes
+        """What the user should know, a line each; emptied by whoever passes it on."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            _remove_drafts(folder)
             if not begun:
                 corpus.tokenizer.save(folder)
             self._write_configuration()
+            self._mend_weights()
         except OSError as error:
             raise UsageError(
                 f"a run needs a folder it can write to, got {folder} ({error.strerror}): give another one"
-            ) from None
+            ) from error
+
+    def _newest_state(self, model: LanguageModel) -> TrainState:
+        """The newest whole state. One that is whole but does not fit is an error, never passed over."""
+        faults = []
+        for name in (STATE, PREVIOUS):
+            path = self.folder / name
+            if not path.exists():
+                faults.append(f"{path} is missing")
+                continue
+            try:
+                state = TrainState.load(path, self.configuration.training, model)
+            except DamagedCheckpointError:
+                faults.append(f"{path} is damaged")
+                continue
+            self._newest_is_whole = name == STATE
+            state.notes += [f"{fault}; going on after epoch {state.epoch} from {name}" for fault in faults]
+            return state
+        raise DamagedCheckpointError(f"{' and '.join(faults)}: remove what is there to train anew, or use another copy")
+
+    def _mend_weights(self) -> None:
+        """See to it that the weights are those of the best epoch, or that there are none."""
+        path, best = self.folder / WEIGHTS, self._state.best_epoch
+        if best is None or _epoch_of(path) == best:
+            return
+        found = best_weights(self.folder)
+        if found is None:
+            path.unlink(missing_ok=True)
+            outcome = "lost until there is a better one"
+        else:
+            save_weights(found, path, best)
+            outcome = "written again"
+        self.notes.append(f"{path} did not hold the weights of epoch {best}, the best one; they are {outcome}")
 
     def _write_configuration(self) -> None:
         """Also when a run goes on: it may have been given more epochs."""
@@ -74,6 +118,15 @@ class Run:
         return self._state.history
 
     @property
+    def micro_batch(self) -> int:
+        """Most sequences in one forward pass. May be set, before the first epoch, to begin with fewer."""
+        return self._state.micro_batch
+
+    @micro_batch.setter
+    def micro_batch(self, sequences: int) -> None:
+        self._state.micro_batch = sequences
+
+    @property
     def finished(self) -> Literal["epochs", "patience"] | None:
         """Why the training is over, None while it is not."""
         return self._state.finished
@@ -82,13 +135,63 @@ class Run:
         """Train on, one result at a time; each is on disk with its state before it is yielded.
 
         Raises:
-            DivergedError: as `training.loop.fit`; the files keep the last good epoch.
+            DivergedError, InfeasibleError: as `training.loop.fit`; the files keep the last good epoch.
+            OSError: the folder cannot be written to any more; likewise.
         """
         for result in fit(self._state, self._corpus.train, self._corpus.validation, self.configuration.training):
+            # A damaged state must not take the place of the whole one that is left.
+            self._state.save(self.folder / STATE, keep=self.folder / PREVIOUS if self._newest_is_whole else None)
+            self._newest_is_whole = True
             if self._state.is_best:
-                save_weights(self._state.model, self.folder / WEIGHTS)
-            self._state.save(self.folder / STATE)
+                save_weights(self._state.model.state_dict(), self.folder / WEIGHTS, result.epoch)
             yield result
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a folder has a state to go on from, or what damage has left of one."""
+    return (folder / STATE).exists() or (folder / PREVIOUS).exists()
+
+
+def best_weights(folder: Path) -> dict[str, Tensor] | None:
+    """The weights of a run's best epoch out of its states; None where that epoch is neither of theirs."""
+    best = None
+    for name in (STATE, PREVIOUS):
+        try:
+            saved = read_saved_weights(folder / name)
+        except CheckpointError:
+            continue
+        # The newer one knows of all epochs.
+        best = best or saved.best_epoch
+        if saved.epoch == best:
+            return saved.tensors
+    return None
+
+
+def _epoch_of(weights: Path) -> int | None:
+    """After which epoch weights looked so; None where the file does not say, is missing or damaged."""
+    try:
+        return int(read_tensors(weights)[1]["epoch"])
+    except (CheckpointError, KeyError, ValueError):
+        return None
+
+
+def _remove_drafts(folder: Path) -> None:
+    """Remove what processes that are gone did not finish writing."""
+    for draft in folder.glob(".*.*"):
+        name, _, process = draft.name[1:].rpartition(".")
+        if name in (STATE, WEIGHTS, CONFIGURATION) and process.isdecimal() and not _lives(int(process)):
+            draft.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    """Whether there is another process of this number on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return process != os.getpid()
 
 
 def log_line(result: EpochResult) -> str:

@@ -2,25 +2,25 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tune_newllm.errors import CheckpointError, UsageError
+from tune_newllm.errors import CheckpointError, DamagedCheckpointError, UsageError
 from tune_newllm.models import LanguageModel
 from tune_newllm.training.config import TrainingConfig
-from tune_newllm.training.device import Number, require_number, resolve_device
+from tune_newllm.training.device import Number, require_number, resolve_device, resolve_micro_batch
 from tune_newllm.training.metrics import EpochResult
 from tune_newllm.training.optim import build_optimizers
 from tune_newllm.training.signals import Plateau
-from tune_newllm.training.weights import insert_weights, load_weights, read_tensors, save_weights, write_tensors
+from tune_newllm.training.weights import has_checksum, insert_weights, read_tensors, write_tensors
 
-__all__ = ["TrainState", "load_weights", "save_weights"]
-
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass
@@ -40,6 +40,8 @@ class TrainState:
     """Source of the dropout masks, seeded anew in every epoch; the model holds the same object."""
     device: str
     number: Number
+    micro_batch: int
+    """Most sequences in one forward pass; halved where memory runs out."""
     step: int = 0
     """Optimizer steps taken."""
     tokens: int = 0
@@ -53,6 +55,8 @@ class TrainState:
     """Gradient norms of all steps that were applied, ascending; kept only for a clip schedule that reads them."""
     plateau: Plateau = field(default_factory=Plateau)
     history: list[EpochResult] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What the user should know, a line each; not saved, and emptied by whoever passes it on."""
 
     @classmethod
     def create(cls, config: TrainingConfig, model: LanguageModel) -> "TrainState":
@@ -69,7 +73,8 @@ class TrainState:
         model.to(device)
         generator = model.dropout_generator = torch.Generator(device)
         scaler = torch.amp.GradScaler(torch.device(device).type) if number == "fp16" else None
-        return cls(model, build_optimizers(config, model), scaler, generator, device, number)
+        micro_batch = min(resolve_micro_batch(config.micro_batch, device), config.batch_size)
+        return cls(model, build_optimizers(config, model), scaler, generator, device, number, micro_batch)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -90,7 +95,7 @@ class TrainState:
     @property
     def best_epoch(self) -> int | None:
         """1-based epoch of the lowest val_loss, the first of equals; None before the first epoch."""
-        return min(self.history, key=lambda result: result.val_loss).epoch if self.history else None
+        return _best_epoch(self.history) if self.history else None
 
     @property
     def is_best(self) -> bool:
@@ -114,10 +119,10 @@ class TrainState:
         stopping = config.early_stopping
         return "patience" if stopping is not None and self.bad_epochs >= stopping.patience else None
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, keep: Path | None = None) -> None:
         """Write one safetensors file: tensors `model.*`, `optimizer.*` and `norms`, the rest as JSON in its metadata.
 
-        Atomic: a reader finds the old file or the new one, never a part.
+        Atomic: a reader finds the old file or the new one, never a part; the old one then gets the name `keep`.
         """
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for optimizer, names in zip(self.optimizers, self._names(), strict=True):
@@ -131,13 +136,14 @@ class TrainState:
             "optimizers": self._kinds(),
             "step": self.step,
             "tokens": self.tokens,
+            "micro_batch": self.micro_batch,
             "patience_loss": self.patience_loss,
             "bad_epochs": self.bad_epochs,
             "plateau": dataclasses.asdict(self.plateau),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "history": [dataclasses.asdict(result) for result in self.history],
         }
-        write_tensors(path, tensors, {"state": json.dumps(scalars)})
+        write_tensors(path, tensors, {"state": json.dumps(scalars)}, keep)
 
     @classmethod
     def load(cls, path: Path, config: TrainingConfig, model: LanguageModel) -> "TrainState":
@@ -145,24 +151,15 @@ class TrainState:
         when `config.epochs` asks for more.
 
         Raises:
-            CheckpointError: the file is missing, damaged, of another version, or of another model or optimizer.
+            DamagedCheckpointError: the file is damaged.
+            CheckpointError: it is missing, of another version, or of another model or optimizer.
             UsageError: as in `create`.
         """
-        tensors, metadata = read_tensors(path)
+        tensors, scalars = _read(path)
         state = cls.create(config, model)
-        try:
-            scalars = json.loads(metadata["state"])
-            if scalars["format"] != _FORMAT:
-                raise CheckpointError(
-                    f"{path} has format {scalars['format']}, this version reads {_FORMAT}: "
-                    "train anew, or go on with the version that wrote it"
-                )
+        with _whole(path):
             insert_weights(path, _below("model.", tensors), model)
             state._restore(tensors, scalars)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{path} is not a whole training state ({error!r}): train anew or start from weights"
-            ) from None
         state.finished = state._finished(config)
         return state
 
@@ -178,7 +175,7 @@ class TrainState:
             optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
         if self.scaler and scalars["scaler"]:
             self.scaler.load_state_dict(scalars["scaler"])
-        self.step, self.tokens = scalars["step"], scalars["tokens"]
+        self.step, self.tokens, self.micro_batch = scalars["step"], scalars["tokens"], scalars["micro_batch"]
         self.patience_loss, self.bad_epochs = scalars["patience_loss"], scalars["bad_epochs"]
         self.norms, self.plateau = tensors["norms"].tolist(), Plateau(**scalars["plateau"])
         self.history = [EpochResult(**row) for row in scalars["history"]]
@@ -190,6 +187,59 @@ class TrainState:
         """For each optimizer the names of its parameters, in the order of its own numbering."""
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         return [[names[each] for group in one.param_groups for each in group["params"]] for one in self.optimizers]
+
+
+class SavedWeights(NamedTuple):
+    """The model of a training state on disk."""
+
+    tensors: dict[str, Tensor]
+    """By their `state_dict` names, on the CPU."""
+    epoch: int
+    """Finished epochs."""
+    best_epoch: int
+    """The one of them with the lowest val_loss."""
+
+
+def read_saved_weights(path: Path) -> SavedWeights:
+    """The model alone out of a file that `TrainState.save` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another version.
+    """
+    tensors, scalars = _read(path)
+    with _whole(path):
+        history = [EpochResult(**row) for row in scalars["history"]]
+        return SavedWeights(_below("model.", tensors), len(history), _best_epoch(history))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and scalars of a training state of this version."""
+    tensors, metadata = read_tensors(path)
+    with _whole(path):
+        scalars: dict[str, Any] = json.loads(metadata["state"])
+        if scalars["format"] != _FORMAT:
+            raise CheckpointError(
+                f"{path} has format {scalars['format']}, this version reads {_FORMAT}: "
+                "train anew, or go on with the version that wrote it"
+            )
+    if not has_checksum(metadata):
+        raise DamagedCheckpointError(f"{path} is damaged (it has no checksum): use another copy")
+    return tensors, scalars
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Turns errors over parts that are absent or do not fit into one that names the file."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole training state ({error!r}): train anew or start from weights"
+        ) from None
+
+
+def _best_epoch(history: list[EpochResult]) -> int:
+    return min(history, key=lambda result: result.val_loss).epoch
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

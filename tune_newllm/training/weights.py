@@ -1,7 +1,10 @@
-"""Tensors on disk: safetensors files, written whole or not at all."""
+"""Tensors on disk: safetensors files with a checksum, written whole or not at all."""
 
 import errno
+import hashlib
+import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -10,22 +13,19 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from tune_newllm.errors import CheckpointError
+from tune_newllm.errors import CheckpointError, DamagedCheckpointError
+
+_OURS, _CHECKSUM = {"writer": "tune_newllm"}, "tune_newllm_sha256"
+"""Metadata of every file written here. There are two marks, so that no single wrong bit makes one of our files look
+like one from elsewhere, which has no checksum."""
+_UNKNOWN = "0" * 64
+"""Stands in the place of the checksum while it is computed, so that it covers all other bytes of the file."""
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write a model's parameters under their `state_dict` names, atomically."""
+def save_weights(weights: Mapping[str, Tensor], path: Path, epoch: int | None = None) -> None:
+    """Write a model's `state_dict` atomically; `epoch` is the one after which it looked so."""
     # Hugging Face refuses weights whose metadata do not name their framework.
-    write_tensors(path, model.state_dict(), {"format": "pt"})
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Read what `save_weights` wrote into `model`, on whatever device it lies.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or of a model of other shapes.
-    """
-    insert_weights(path, read_tensors(path)[0], model)
+    write_tensors(path, weights, {"format": "pt"} | ({} if epoch is None else {"epoch": str(epoch)}))
 
 
 def insert_weights(path: Path, tensors: Mapping[str, Tensor], model: nn.Module) -> None:
@@ -46,40 +46,95 @@ def insert_weights(path: Path, tensors: Mapping[str, Tensor], model: nn.Module) 
     model.load_state_dict(dict(tensors))
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], keep: Path | None = None
+) -> None:
     """Write a safetensors file under a temporary name, then rename it: readers find the old file or the whole new one.
+
+    Args:
+        path: the file.
+        tensors: on any device.
+        metadata: beside the marks and the checksum, which every file gets.
+        keep: a further name, which the old file takes just before the new one takes its place.
 
     Raises:
         OSError: the folder cannot be written.
     """
     payload = safetensors.torch.save(
-        {name: each.detach().cpu().contiguous() for name, each in tensors.items()}, metadata
+        {name: each.detach().cpu().contiguous() for name, each in tensors.items()},
+        {**metadata, **_OURS, _CHECKSUM: _UNKNOWN},
     )
+    start, end = _checksum_place(payload)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            file.write(payload)
+            file.write(payload[:start])
+            file.write(_checksum(payload, start, end).encode())
+            file.write(memoryview(payload)[end:])
             file.flush()
             sync(file)
+        if keep is not None and path.exists():
+            path.replace(keep)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors (on the CPU) and metadata of a safetensors file.
+    """Tensors (on the CPU) and metadata of a safetensors file, which need not be one of ours.
 
     Raises:
-        CheckpointError: the file is missing or damaged.
+        DamagedCheckpointError: it cannot be read or is no safetensors file, or its bytes are not those written here.
+        CheckpointError: the file is missing, or there are no rights to read it.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            # Cloned, because the tensors may be views of the mapped file, and training would write into them.
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        payload = path.read_bytes()
+        metadata = _metadata(payload)
+        if has_checksum(metadata) or _OURS.items() <= metadata.items():
+            start, end = _checksum_place(payload)
+            if payload[start:end] != _checksum(payload, start, end).encode():
+                raise ValueError("its checksum is that of other bytes")
+        return safetensors.torch.load(payload), metadata
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist: give the folder of a checkpoint") from None
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} is damaged or not a safetensors file ({error}): use another copy") from None
+    except OSError as error:
+        # Only a disk that fails has lost the file: what cannot be read for other reasons is not to be replaced.
+        kind = DamagedCheckpointError if error.errno == errno.EIO else CheckpointError
+        raise kind(f"{path} cannot be read ({error.strerror}): use another copy") from None
+    except (ValueError, LookupError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
+        raise DamagedCheckpointError(
+            f"{path} is damaged or not a safetensors file ({error}): use another copy"
+        ) from None
+
+
+def has_checksum(metadata: Mapping[str, str]) -> bool:
+    """Whether a file with these metadata, once read, is known to be as it was written."""
+    return _CHECKSUM in metadata
+
+
+def _metadata(payload: bytes) -> dict[str, str]:
+    """A safetensors file is the length of its header in 8 bytes, the header as JSON, and the tensors."""
+    header: dict[str, dict[str, str]] = json.loads(payload[8 : _header_end(payload)])
+    return dict(header.get("__metadata__", {}))
+
+
+def _header_end(payload: bytes) -> int:
+    return 8 + int.from_bytes(payload[:8], "little")
+
+
+def _checksum_place(payload: bytes) -> tuple[int, int]:
+    """Where the checksum begins and ends. A quote inside a JSON text is escaped, so that nothing else looks like it."""
+    place = re.search(rf'"{_CHECKSUM}":"([0-9a-f]{{64}})"'.encode(), payload[: _header_end(payload)])
+    if place is None:
+        raise ValueError("it has no checksum")
+    return place.span(1)
+
+
+def _checksum(payload: bytes, start: int, end: int) -> str:
+    digest = hashlib.sha256(payload[:start])
+    digest.update(_UNKNOWN.encode())
+    digest.update(memoryview(payload)[end:])
+    return digest.hexdigest()
 
 
 def sync(file: IO[bytes]) -> None:

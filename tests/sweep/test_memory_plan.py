@@ -1,0 +1,161 @@
+"""How trials share memory: the arithmetic with invented numbers, and a sweep that is resolved where memory is tight."""
+
+import logging
+
+import pytest
+
+from tune_newllm.data.corpora import prepare
+from tune_newllm.sweep import memory_plan, provenance, resolve
+from tune_newllm.sweep.loading import parse_spec
+from tune_newllm.sweep.memory_plan import MemoryPlan, amount, largest, measure_largest
+from tune_newllm.sweep.source import parse_yaml
+from tune_newllm.sweep.spec import Resources
+from tune_newllm.training.memory import StepMemory
+
+GB = 1_000_000_000
+SPACE = """\
+corpus: {name: toy, vocab_size: 100, window: 16}
+model: {embed_dim: 8, hidden_dim: 16, ctx_dim: 8, num_layers: 1}
+training: {epochs: 3, precision: fp32, device: cpu, batch_size: 16}
+parameters:
+  training.lr: {distribution: log_uniform_values, min: 1e-4, max: 1e-1}
+  training.optimizer: {values: [sgd, adam]}
+  training.lr_rule: {values: [none, sqrt-sde], when: {training.optimizer: adam}}
+  training.batch_size: {values: [32, 64, 4096]}
+  model.ctx_dim: {values: [8, 4, 32]}
+  model.num_layers: {min: 1, max: 4}
+  model.hidden_dim: {values: [64], when: {model.num_layers: {min: 3}}}
+  model.tied: {values: [true, false]}
+run_cap: 2
+"""
+
+
+def spec_of(text):
+    return parse_spec(parse_yaml(text, "t"))
+
+
+def test_the_largest_configuration_is_as_large_as_the_space_allows():
+    found = largest(spec_of(SPACE), 100, "cpu")
+    assert (found.model.ctx_dim, found.model.num_layers, found.model.hidden_dim, found.model.tied) == (32, 4, 64, False)
+    assert (found.training.optimizer, found.training.batch_size) == ("adam", 4096)
+    # A rule that refuses so large a batch is not chosen for its own sake, but where a further parameter needs it.
+    rules = SPACE.replace("[none, sqrt-sde], when: {training.optimizer: adam}", "[sqrt-sde, none]")
+    rules = rules.replace("values: [sgd, adam]", "values: [adam, adamw]")
+    assert largest(spec_of(rules), 100, "cpu").training.batch_size == 4096
+    further = "  training.eps: {values: [1e-8, 1e-7], when: {training.lr_rule: sqrt-sde}}\nrun_cap"
+    found = largest(spec_of(rules.replace("run_cap", further)), 100, "cpu")
+    assert (found.training.lr_rule, found.training.batch_size, found.model.num_layers) == ("sqrt-sde", 64, 4)
+
+
+def plan(device, available, **step):
+    numbers = {"fixed": GB // 2, "per_sequence": GB // 100, "least": 0, "evaluation": 0} | step
+    return MemoryPlan(device, StepMemory(**numbers), 100, available)
+
+
+def shares(device, available, machine, **asked):
+    """Trials on a device, its share for each and what each asks of Ray."""
+    resources, planned = resolve.share(Resources(**asked), [machine], plan(device, available))
+    return planned.trials, resources.gpus_per_trial, planned
+
+
+@pytest.mark.parametrize(
+    ("available", "trials"),
+    [
+        # 1.5 GB for each, and 0.6 for the context of each but the first.
+        (int(1.4 * GB), 1),
+        (int(3.59 * GB), 1),
+        (int(3.6 * GB), 2),
+        (int(5.7 * GB), 3),
+        (70 * GB, 8),
+    ],
+)
+def test_as_many_trials_share_a_gpu_as_fit_with_their_micro_batch(available, trials):
+    found, gpus, planned = shares("cuda", available, {"CPU": 32, "GPU": 2})
+    assert found == trials
+    assert int(1 / gpus) == trials
+    assert gpus * trials <= 1
+    assert planned.per_trial == (None if available > 1.5 * GB else available)
+
+
+def test_processors_and_what_was_asked_limit_the_sharing():
+    machine = {"CPU": 8, "GPU": 2}
+    assert shares("cuda", 70 * GB, machine)[:2] == (4, 0.25)
+    assert shares("cuda", 70 * GB, machine, cpus_per_trial=3)[:2] == (1, 1)
+    assert shares("cuda", 70 * GB, machine, max_concurrent=1)[:2] == (1, 1)
+    trials, gpus, planned = shares("cuda", 2 * GB, machine, gpus_per_trial=0.5)
+    assert (trials, gpus, planned.share) == (2, 0.5, (2 * GB - 600_000_000) // 2)
+    assert (planned.micro_batch, planned.per_trial) == (12, planned.share)
+    assert shares("cuda", 70 * GB, machine, gpus_per_trial=2)[:2] == (1, 2)
+    six = resolve.settle(Resources(gpus_per_trial=0.1666), [{"CPU": 32, "GPU": 2}])
+    assert six.max_concurrent == 12
+    # Not five: none can have a fifth of each of two.
+    assert resolve.settle(Resources(gpus_per_trial=0.4), [{"CPU": 32, "GPU": 2}]).max_concurrent == 4
+
+
+def test_in_main_memory_fewer_trials_run_where_not_one_sequence_would_fit(caplog):
+    machine = {"CPU": 4, "GPU": 1}
+    # 0.51 GB for each with one sequence, and 0.4 for each process but the first.
+    trials, gpus, planned = shares("cpu", int(2.35 * GB), machine)
+    assert (trials, gpus, planned.micro_batch) == (3, 0, 0 + 1)
+    assert resolve.settle(Resources(gpus_per_trial=0), [machine] * 2, trials).max_concurrent == 6
+    assert shares("cpu", 50 * GB, machine)[0] == 4
+    trials, _, planned = shares("cpu", int(2.35 * GB), machine, max_concurrent=4)
+    assert (trials, planned.micro_batch) == (4, 0)
+    with caplog.at_level(logging.WARNING):
+        planned.warn()
+        plan("cpu", 50 * GB).warn()
+    assert len(caplog.messages) == 1
+    assert (
+        "needs 1.5 GB with 100 sequences in a pass, 510 MB with one; 2.35 GB are free, 288 MB for each of 4"
+        in caplog.text
+    )
+    # An evaluation counts, but makes do with less where it must.
+    large = plan("cpu", GB, evaluation=9 * GB)
+    assert (large.step.need(1), large.micro_batch) == (9 * GB, 50)
+
+
+def test_what_cannot_be_built_is_not_tried(monkeypatch):
+    spec = spec_of(SPACE.replace("hidden_dim: {values: [64]", "hidden_dim: {values: [1000000]"))
+    monkeypatch.setattr(memory_plan, "measure_step", lambda *args: pytest.fail("it was tried"))
+    found = measure_largest(spec, 100, "cpu")
+    assert found.micro_batch == 0
+    # Three square matrices with gradients and two numbers of Adam's.
+    assert found.step.need(1) == pytest.approx(3e12 * 16, rel=1e-3)
+    monkeypatch.setattr(memory_plan, "measure_step", lambda *args: (_ for _ in ()).throw(MemoryError))
+    assert measure_largest(spec_of(SPACE), 100, "cpu").micro_batch == 0
+
+
+def test_a_sweep_in_tight_memory_tells_its_trials_how_much_each_may_use(ray_address, monkeypatch, caplog):
+    spec = spec_of(SPACE.replace("precision: fp32", "precision: auto"))
+    corpus = prepare(spec.widest_corpus)
+    real = resolve._measure
+
+    def tight(spec, vocab_size, thread_count):
+        from tune_newllm.sweep import memory_plan
+
+        memory_plan.available_memory = lambda device: 416_000_000
+        try:
+            return real(spec, vocab_size, thread_count)
+        finally:
+            from tune_newllm.training.device import available_memory
+
+            memory_plan.available_memory = available_memory
+
+    monkeypatch.setattr(resolve, "_measure", tight)
+    resolved, hardware = resolve.resolve(spec, [{"CPU": 2.0, "GPU": 1.0}], corpus)
+    assert (resolved.resources.max_concurrent, resolved.resources.gpus_per_trial) == (2, 0)
+    assert resolved.training.micro_batch == 256
+    assert resolved.training.precision != "auto"
+    assert hardware.memory == 8_000_000
+    facts = provenance.collect(resolved, corpus, hardware, ["x"])
+    assert facts["memory"]["per_trial"] == 8_000_000
+    assert "416 MB are free, 8 MB for each of 2 trials at once" in facts["memory"]["reason"]
+    assert not caplog.records
+    monkeypatch.setattr(resolve, "_measure", real)
+    assert resolve.resolve(spec, [{"CPU": 2.0, "GPU": 1.0}], corpus)[1].memory is None
+
+
+def test_amounts_have_three_digits():
+    assert [amount(size) for size in (640, 12_345, 999_499, 999_600, 141e9, 5e12)] == [
+        "640 bytes", "12.3 kB", "999 kB", "1 MB", "141 GB", "5,000 GB",
+    ]  # fmt: skip

@@ -1,0 +1,153 @@
+"""How many trials share the memory of a device, and with how many sequences at a time each of them begins."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from tune_newllm.errors import DivergedError, InfeasibleError, SpecError
+from tune_newllm.models import parameter_count
+from tune_newllm.sweep.activity import parents
+from tune_newllm.sweep.spec import SweepSpec
+from tune_newllm.training.config import Configuration
+from tune_newllm.training.device import available_memory, process_bytes, resolve_micro_batch
+from tune_newllm.training.memory import StepMemory, measure_step, unless_out_of_memory
+
+_logger = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+
+class MemoryPlan(NamedTuple):
+    """What the largest configuration of a sweep needs, and what there is for it."""
+
+    device: str
+    step: StepMemory
+    rows: int
+    """Its micro-batch as asked for."""
+    available: int
+    """Bytes on one GPU, or in main memory, for all trials that share it."""
+    trials: int = 1
+    """How many do."""
+
+    @property
+    def share(self) -> int:
+        """Bytes that each of them may use: every process but the first takes something for itself."""
+        return max(0, self.available - (self.trials - 1) * process_bytes(self.device)) // self.trials
+
+    @property
+    def micro_batch(self) -> int:
+        """Sequences with which the largest configuration begins; 0 where it cannot be trained at all."""
+        # An evaluation makes do with fewer sequences where it must.
+        return self.step._replace(evaluation=0).largest(self.share, self.rows)
+
+    @property
+    def per_trial(self) -> int | None:
+        """Bytes that a trial must keep to; None where memory is no question."""
+        return self.share if self.micro_batch < self.rows else None
+
+    def shared(self, most: int, rows: int) -> "MemoryPlan":
+        """By as many trials, up to `most`, as can each read so many sequences at a time; by one if no two can."""
+        plans = (self._replace(trials=trials) for trials in range(max(1, most), 0, -1))
+        return next(plan for plan in plans if plan.trials == 1 or self.step.need(rows) <= plan.share)
+
+    def __str__(self) -> str:
+        """In one clause."""
+        share = f"{amount(self.available)} are free"
+        if self.trials > 1:
+            share += f", {amount(self.share)} for each of {self.trials} trials at once"
+        return (
+            f"the largest configuration needs {amount(self.step.need(self.rows))} with {self.rows:,} sequences in a "
+            f"pass, {amount(self.step.need(1))} with one; {share}"
+        )
+
+    def warn(self) -> None:
+        """Say it where the largest configuration does not fit."""
+        if not self.micro_batch:
+            _logger.warning(
+                "memory: %s: trials of that size will be infeasible; search smaller models, shorter windows, or let "
+                "fewer trials run at once",
+                self,
+            )
+
+
+def measure_largest(spec: SweepSpec, vocab_size: int, device: str) -> MemoryPlan:
+    """Measure the largest configuration of the search space, with the memory that is free now, for one trial."""
+    configuration = largest(spec, vocab_size, device)
+    training = configuration.training
+    rows = min(training.batch_size, resolve_micro_batch(training.micro_batch, device))
+    available = available_memory(device)
+    step = weights_alone(configuration, vocab_size)
+    try:
+        step = within(available, configuration, vocab_size, partial(measure_step, configuration, vocab_size))
+    except InfeasibleError:
+        step = step._replace(least=max(step.need(1), available + 1))
+    except DivergedError:
+        # Nothing is to be learnt from a model that cannot take a step; its trials will say so.
+        pass
+    return MemoryPlan(device, step, rows, available)
+
+
+def within(available: int, configuration: Configuration, vocab_size: int, work: Callable[[], _Result]) -> _Result:
+    """What `work` on a configuration returns. It is not begun where the weights alone are too much, because trying it
+    out could cost the machine.
+
+    Raises:
+        InfeasibleError: memory does not suffice.
+    """
+    least = weights_alone(configuration, vocab_size).need(0)
+    result = unless_out_of_memory(work, configuration.training.device) if least <= available else None
+    if result is None:
+        raise InfeasibleError(
+            f"{amount(available)} of memory are too few for a model whose weights need {amount(least)}"
+        )
+    return result
+
+
+def largest(spec: SweepSpec, vocab_size: int, device: str) -> Configuration:
+    """The configuration of the search space that needs most memory, about.
+
+    Each parameter in turn takes the value, of those listed or the ends of its range, with which the configuration is
+    largest and still possible. One that does not change its size stays as in the base configuration.
+    """
+    values: dict[str, Any] = {}
+    found = spec.configuration()
+    for path in spec.order:
+        if not spec.is_active(path, values):
+            continue
+        possible: dict[int, tuple[Configuration, Any]] = {}
+        for value in spec.parameters[path].values or spec.parameters[path].extremes():
+            try:
+                made = spec.configuration({**values, path: value})
+            except SpecError:
+                continue
+            possible.setdefault(_size(made, vocab_size, device), (made, value))
+        changes = possible.keys() - {_size(found, vocab_size, device)}
+        # What others depend on must have a value for them to exist.
+        if changes or (possible and any(path in parents(other, spec.parameters) for other in spec.order)):
+            found, values[path] = possible[max(possible)]
+    return found
+
+
+def _size(configuration: Configuration, vocab_size: int, device: str) -> int:
+    """Roughly its bytes, good enough for comparing two."""
+    model, training = configuration.model, configuration.training
+    rows = min(training.batch_size, resolve_micro_batch(training.micro_batch, device))
+    buffers = 2 + (model.ffn == "residual") + (model.dropout > 0)
+    widths = model.num_layers * model.hidden_dim * buffers + 8 * model.ctx_dim + 3 * vocab_size
+    number = 2 if training.precision in ("bf16", "fp16") else 4
+    return weights_alone(configuration, vocab_size).fixed + number * rows * configuration.corpus.window * widths
+
+
+def weights_alone(configuration: Configuration, vocab_size: int) -> StepMemory:
+    """Weights, gradients and one or two numbers of the optimizer for each weight, and nothing else."""
+    copies = 3 if configuration.training.optimizer == "sgd" else 4
+    return StepMemory(4 * copies * parameter_count(configuration.model, vocab_size), 0)
+
+
+def amount(size: float) -> str:
+    """A number of bytes as a person would write it: `640 bytes`, `12.3 MB`, `141 GB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 999.5 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.3g} {unit}" if size < 1000 else f"{size:,.0f} {unit}"
