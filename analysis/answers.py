@@ -111,10 +111,7 @@ def _on_status(sweep: Sweep) -> list[str]:
             f"Once that is mended, go on with: {on}",
         ]
     if sweep.status == "halted":
-        return [
-            f"The sweep stopped because its disk is full or cannot be written to{why}",
-            f"Once there is room, go on with: {on}",
-        ]
+        return [f"The sweep stopped{why}", f"Once that is mended, go on with: {on}"]
     if sweep.status != "budget":
         return []
     return [_on_budget(sweep)]
@@ -146,6 +143,8 @@ def _on_budget(sweep: Sweep) -> str:
 
 
 def _on_test(content: Mapping[str, Any]) -> list[str]:
+    if content["older_best"]:
+        return ["best/ is older than this result, so no test loss is quoted; `resume` or `export` renews it."]
     if content["test_loss"] is None:
         return []
     return [
@@ -157,7 +156,8 @@ def _on_test(content: Mapping[str, Any]) -> list[str]:
 def _on_trials(content: Mapping[str, Any]) -> list[str]:
     trials, epochs, seconds = content["trials"], content["epochs"], content["seconds"]
     states = ", ".join(f"{trials[state]} {word}" for state, word in STATES.items() if state in trials)
-    words = f"{counted(epochs['trained'], 'epoch')} were trained in {duration(seconds['wall'])}"
+    were = "was" if epochs["trained"] == 1 else "were"
+    words = f"{counted(epochs['trained'], 'epoch')} {were} trained in {duration(seconds['wall'])}"
     full = trials["total"] * epochs["asked_per_trial"] if isinstance(epochs["asked_per_trial"], int) else 0
     if content["status"] == "finished" and full > epochs["trained"]:
         words += (

@@ -33,7 +33,7 @@ def incident_sentences(found: Mapping[str, list[dict[str, Any]]]) -> list[str]:
         said.append(f"{counted(len(names), 'trial')} lost {whose} and went on: {listed(names)}.")
     if cut := found["smaller_passes"]:
         names = [f"{row['trial_id']} ({row['micro_batch']} instead of {row['asked']})" for row in cut]
-        why = "fewer sequences at a time than asked because memory ran out, at the same batch size"
+        why = "fewer sequences at a time than asked, to fit into memory, at the same batch size"
         said.append(f"{counted(len(cut), 'trial')} ran with {why}: {listed(names)}.")
     return said
 

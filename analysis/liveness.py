@@ -40,26 +40,27 @@ def seen(folder: Path) -> bool | None:
     return place in fields or any(f.startswith("00:") and f.endswith(f":{lock.st_ino}") for f in fields)
 
 
-def running(visible: bool | None, silence: float, longest_epoch: float | None) -> bool | None:
+def running(visible: bool | None, silence: float, longest_epoch: float | None, host: str) -> bool | None:
     """Whether a sweep without a recorded end is being worked on; None: it cannot be told.
 
     Args:
         visible: what `seen` found.
         silence: seconds since the newest record.
         longest_epoch: seconds; None before the first epoch. Records come at least that often.
+        host: of the driver; empty where it is not known.
     """
     if visible:
         return True
     fresh = silence < max(PATIENCE, 2 * longest_epoch if longest_epoch else FIRST_EPOCH)
     if visible is None:
         return True if fresh else None
-    # What is still fresh may come from another machine that shares the drive.
-    return None if fresh else False
+    # A driver on another machine that shares the drive, or in another container, is not to be seen from here.
+    return None if fresh or host != socket.gethostname() else False
 
 
 def _beats(path: Path) -> bool:
     try:
-        if not abs(time.time() - path.stat().st_mtime) < HEARTBEAT:
+        if not path.is_file() or not abs(time.time() - path.stat().st_mtime) < HEARTBEAT:
             return False
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["host"] == socket.gethostname():

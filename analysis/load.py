@@ -15,12 +15,16 @@ from tune_newllm.errors import FolderError
 from . import liveness
 from .tables import epoch_table, setting, trial_table
 from .untrusted import clean, printable, read_mapping, well_formed
+from .words import LONGEST_REASON, listed
 from .worktime import WorkTime
 
 SweepStatus = Literal["open", "finished", "interrupted", "budget", "failing", "halted"]
 
 MOST_WARNINGS = 20
 """Lines of the records that are named one by one when they are left out."""
+
+MOST_SEARCHED = 200
+"""Parameters; a configuration has a few dozen keys."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,10 @@ class Sweep:
 
     @property
     def detail(self) -> str:
-        """What the last driver said of its end."""
-        ends = [event.detail for event in self.events if isinstance(event, records.SweepEnded)]
-        return ends[-1] if ends else ""
+        """What the last driver said of its end; empty where the sweep went on or was extended since."""
+        turns = (records.SweepStarted, records.SweepEnded, records.SweepExtended)
+        last = next((event for event in reversed(self.events) if isinstance(event, turns)), None)
+        return last.detail if isinstance(last, records.SweepEnded) else ""
 
     def setting(self, path: str) -> pd.Series:
         """The value of a configuration key for every trial, whether it was searched or is the same for all."""
@@ -112,14 +117,15 @@ def load(path: Path | str) -> Sweep:
     log = _read_log(folder / "records.jsonl", warnings)
     warnings += [f"trial {name} was never created in the records, left out" for name in log.orphans()]
     spec = _in_force(written, log.events)
-    searched = _searched(spec, log.created)
+    searched = _searched(spec, log.created, warnings)
     epochs = epoch_table([row for key, row in sorted(log.epochs.items()) if key[0] in log.created])
     trials = trial_table(spec, searched, list(log.created.values()), log.ended, log.started, log.lost, epochs)
     silence = _silence(folder, log, epochs)
     running: bool | None = False
     if _status(log.events) == "open":
         visible = visible or liveness.seen(folder)
-        running = liveness.running(visible, silence, epochs["seconds"].max() if len(epochs) else None)
+        longest = epochs["seconds"].max() if len(epochs) else None
+        running = liveness.running(visible, silence, longest, _host(log.events))
     trials.loc[trials["state"] == "", "state"] = "interrupted" if running is False else "running"
     warnings = [printable(warning) for warning in warnings]
     events, wall = log.events, log.work.seconds
@@ -167,6 +173,8 @@ def _read_log(path: Path, warnings: list[str]) -> _Log:
     log = _Log()
     notes: list[str] = []
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(f"{path} is not a regular file")
         for record in records.read(path, notes):
             try:
                 log.add(record)
@@ -197,6 +205,11 @@ def _silence(folder: Path, log: _Log, epochs: pd.DataFrame) -> float:
     return max(0.0, time.time() - max(moments, default=folder.stat().st_mtime))
 
 
+def _host(events: list[records.Record]) -> str:
+    """Where the last driver started."""
+    return next((event.host for event in reversed(events) if isinstance(event, records.SweepStarted)), "")
+
+
 def _status(events: list[records.Record]) -> SweepStatus:
     status: SweepStatus = "open"
     for event in events:
@@ -209,8 +222,15 @@ def _status(events: list[records.Record]) -> SweepStatus:
     return status
 
 
-def _searched(spec: Mapping[str, Any], created: Mapping[str, records.TrialCreated]) -> list[str]:
+def _searched(spec: Mapping[str, Any], created: Mapping[str, records.TrialCreated], warnings: list[str]) -> list[str]:
+    """The searched paths; not the names that no path has, which tables use for columns of their own."""
     declared = spec.get("parameters") or {}
     varying = [path for path, rule in declared.items() if not (isinstance(rule, Mapping) and "value" in rule)]
     seen = [path for trial in created.values() for path in trial.parameters if path not in declared]
-    return list(dict.fromkeys([*varying, *seen]))
+    named = list(dict.fromkeys([*varying, *seen]))
+    paths = [path for path in named if "." in path]
+    if odd := [path[:LONGEST_REASON] for path in named if "." not in path]:
+        warnings.append(f"no path of a parameter, left out: {listed(odd)}")
+    if len(paths) > MOST_SEARCHED:
+        warnings.append(f"of {len(paths):,} searched parameters, all but the first {MOST_SEARCHED} are left out")
+    return paths[:MOST_SEARCHED]

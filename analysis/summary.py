@@ -1,6 +1,5 @@
 """What a sweep says in numbers."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from .load import Sweep
 from .plateau import SIGNALS, plateau_summary
 from .rungs import survival
 from .tables import absent, configured
+from .untrusted import read_mapping
 from .words import STATES, export_command
 
 BEST_COLUMNS = (
@@ -22,19 +22,24 @@ BEST_COLUMNS = (
     *("best_epoch", "epochs", "lr", "model_size", "plateau_step", "seconds"),
 )
 
+SAME_LOSS = 0.01
+"""Nats per token by which two machines may measure the same weights apart."""
+
 
 def summary(sweep: Sweep, test_loss: float | None = None, k: int = 10) -> dict[str, Any]:
     """Every number of the report, ready for JSON: no NaN, no numpy types.
 
     Args:
         test_loss: loss of the best trial on the test split (nats per token); without it, `test_loss` of
-            `best/summary.json` counts if that file's `trial_id` is still the best trial.
+            `best/summary.json` counts if that file still speaks of the best trial and its lowest loss; if it does not,
+            `older_best` is true.
         k: length of the list of best configurations.
     """
     ranking = best(sweep, k)
     rows = ranking.trials.to_dict("records")
+    older = False
     if test_loss is None and rows:
-        test_loss = _recorded_test_loss(sweep.folder, rows[0]["trial_id"])
+        test_loss, older = _recorded_test_loss(sweep.folder, rows[0])
     states = sweep.trials["state"].value_counts()
     asked = configured(sweep.spec, "training.epochs")
     content = {
@@ -53,6 +58,7 @@ def summary(sweep: Sweep, test_loss: float | None = None, k: int = 10) -> dict[s
         "plateau": plateau_summary(sweep),
         "test_loss": test_loss,
         "test_ppl": None if test_loss is None else _perplexity(test_loss),
+        "older_best": older,
         "best": [_row(sweep, row) for row in rows],
         "incidents": incidents(sweep),
         "rungs": [count._asdict() for count in survival(sweep)],
@@ -92,12 +98,14 @@ def _perplexity(loss: float) -> float | None:
     return math.exp(loss) if loss < 700 else None
 
 
-def _recorded_test_loss(folder: Path, trial_id: str) -> float | None:
-    try:
-        content = json.loads((folder / "best" / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(content, dict) or content.get("trial_id") != trial_id:
-        return None
-    loss = content.get("test_loss")
-    return float(loss) if isinstance(loss, int | float) and math.isfinite(loss) else None
+def _recorded_test_loss(folder: Path, row: Mapping[Any, Any]) -> tuple[float | None, bool]:
+    """The test loss in `best/`, and whether `best/` holds other weights than those of this trial's best epoch."""
+    content = read_mapping(folder / "best" / "summary.json", [])
+    if not content:
+        return None, False
+    measured, loss = content.get("val_loss"), content.get("test_loss")
+    # An extended trial keeps its name and gets other weights.
+    same = isinstance(measured, int | float) and abs(measured - row["value"]) <= SAME_LOSS
+    if content.get("trial_id") != row["trial_id"] or not same:
+        return None, True
+    return (float(loss) if isinstance(loss, int | float) else None), False

@@ -81,8 +81,8 @@ def trial_table(
             "crashes": pd.Series([lost.get(trial.trial_id, 0) for trial in created], dtype="int64"),
         }
     )
-    for name in searched:
-        table[name] = _column([trial.parameters.get(name, math.nan) for trial in created])
+    values = {name: _column([trial.parameters.get(name, math.nan) for trial in created]) for name in searched}
+    table = pd.concat([table, pd.DataFrame(values, index=table.index)], axis=1)
     table["started"] = pd.to_datetime(
         table["trial_id"].map(started).astype("float64"), unit="s", utc=True, errors="coerce"
     )

@@ -13,10 +13,10 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 
 from .tables import configured
 
-MOST_BYTES = 1_000_000
-"""Of one file; a sweep's own have a few thousand."""
+MOST_BYTES = 4_000_000
+"""Of one file; a sweep's own have a few thousand, and with thousands of `points` a few hundred thousand."""
 
-MOST_NODES = 10_000
+MOST_NODES = 30_000
 """Values, keys and brackets of a sweep.yaml."""
 
 DEEPEST = 30

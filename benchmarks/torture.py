@@ -50,7 +50,7 @@ WEAPONS = {
 """What is killed, or which signal the driver is sent, by weight; `everything` is the driver and all it has started."""
 STUCK_SECONDS = 120.0
 """Without a new record, or from a blow to the driver's end."""
-ORPHAN_SECONDS = 15.0
+ORPHAN_SECONDS = 60.0
 """From the driver's end to that of everything it had started."""
 AGENTS, AGENT_SECONDS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}, 75.0
 """Helpers of Ray that hold nothing of the sweep, and that ask a killed Ray for a minute before they give up."""

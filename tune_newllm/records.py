@@ -23,8 +23,8 @@ not fit into memory, or its values are impossible together. `crashed`: its proce
 ours or the user's."""
 
 EndReason = Literal["finished", "interrupted", "budget", "failing", "halted"]
-"""Why a driver ended. `failing`: its first trials all failed for one reason. `halted`: the disk is full or cannot be
-written to."""
+"""Why a driver ended. `failing`: its first trials all failed for one reason. `halted`: nothing can be
+written any more, or another process is in the way."""
 
 
 class _Row(BaseModel):
@@ -45,6 +45,8 @@ class SweepStarted(_Row):
     resumed: bool = False
     overrides: list[str] = []
     """`KEY=VALUE` texts in force, those of earlier resumes included; the file sweep.yaml does not hold them."""
+    host: str = ""
+    """Name of the machine that the driver works on."""
     devices: float | None = None
     """GPUs of one trial, or its processors where it has no GPU: what this driver's device hours are counted in."""
     versions: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -93,7 +94,7 @@ def write_sweep(
     Each trial that says which replicate it is has the number of the replicate 0 before it.
     """
     driver = Driver()
-    driver.write(records.SweepStarted, command=["search", "search_spaces/lr_batch.yaml"])
+    driver.write(records.SweepStarted, command=["search", "search_spaces/lr_batch.yaml"], host=socket.gethostname())
     number = -1
     for trial in trials:
         number += not trial.created.get("replicate")

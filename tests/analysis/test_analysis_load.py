@@ -17,6 +17,9 @@ import analysis
 from analysis import liveness
 from tune_newllm import records
 from tune_newllm.errors import FolderError
+from tune_newllm.sweep.folder import SweepFolder
+from tune_newllm.sweep.loading import parse_spec
+from tune_newllm.sweep.source import Source
 
 
 def test_a_finished_sweep(tmp_path: Path) -> None:
@@ -118,7 +121,14 @@ def test_whether_a_driver_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (None, 500.0, None): True,
     }
     for case, verdict in verdicts.items():
-        assert liveness.running(*case) is verdict
+        assert liveness.running(*case, here) is verdict
+    for elsewhere in ("another", ""):
+        assert liveness.running(False, 1e6, 2.0, elsewhere) is None
+    monkeypatch.undo()
+    assert analysis.load(folder).running is False
+    away = (folder / "records.jsonl").read_text().replace(json.dumps(here), '"another"', 1)
+    (folder / "records.jsonl").write_text(away)
+    assert analysis.load(folder).running is None, "its driver may be at work where it was started"
 
 
 def test_a_torn_last_line_costs_that_line_only(tmp_path: Path) -> None:
@@ -251,8 +261,8 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
         (BOMB, "alias"),
         ("a: " + "[" * 31 + "]" * 31, "nested"),
         ("a: " + "[" * 50_000, "nested"),
-        ("a: [" + "1," * 11_000 + "]", "10,000 values"),
-        ("a: '" + "x" * 1_000_000 + "'", "1,000,000 bytes"),
+        ("a: [" + "1," * 31_000 + "]", "30,000 values"),
+        ("a: '" + "x" * 4_000_000 + "'", "4,000,000 bytes"),
         ("a: " + "9" * 30, "64 bits"),
         ("a: !!python/object/apply:os.system [true]", "cannot be read"),
     ],
@@ -297,3 +307,36 @@ def test_lines_made_to_harm_cost_themselves_only(tmp_path: Path) -> None:
     assert sweep.warnings[-1] == "records.jsonl: 17 more lines left out"
     assert max(map(len, sweep.warnings)) < 100
     assert "\x1b" not in "".join(analysis.answers(sweep))
+
+
+def test_names_that_are_no_paths_and_parameters_beyond_number_are_left_out(tmp_path: Path) -> None:
+    names = ["state", "value", "trial_id", "epochs", "mean", "behind", *(f"a.p{index}" for index in range(250))]
+    spec = SPEC | {"parameters": {name: {"values": [1, 2]} for name in names}}
+    sweep = analysis.load(write_sweep(tmp_path / "s", [Trial(dict.fromkeys(names, 1), [5.0] * 8)] * 2, spec))
+    assert sweep.searched == [f"a.p{index}" for index in range(200)]
+    assert sweep.trials["state"].tolist() == ["completed"] * 2
+    assert sweep.warnings == [
+        "no path of a parameter, left out: state, value, trial_id, epochs, mean, behind",
+        "of 250 searched parameters, all but the first 200 are left out",
+    ]
+
+
+def test_files_that_never_end_are_not_read(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [5.0], None)], end=None)
+    (folder / "best").mkdir()
+    (folder / "best" / "summary.json").symlink_to("/dev/zero")
+    os.mkfifo(folder / ".heartbeat")
+    assert analysis.answers(analysis.load(folder))
+    (folder / "records.jsonl").unlink()
+    os.mkfifo(folder / "records.jsonl")
+    with pytest.raises(FolderError, match="regular file"):
+        analysis.load(folder)
+
+
+def test_a_sweep_file_with_as_many_points_as_it_may_have_can_be_read_again(tmp_path: Path) -> None:
+    parameters = {"training.lr": {"min": 1e-4, "max": 1e-2}, "training.batch_size": {"values": [8, 16]}}
+    points = [{"training.lr": 1e-4 + 1e-6 * index, "training.batch_size": 8} for index in range(1900)]
+    spec = parse_spec(Source("many.yaml", {"parameters": parameters, "points": points}))
+    folder = SweepFolder.create(tmp_path / "s", spec, {})
+    assert folder.spec(["resources.gpus_per_trial=0"]).points == spec.points
+    assert len(analysis.load(folder.path).spec["points"]) == 1900

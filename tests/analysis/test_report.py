@@ -56,12 +56,12 @@ def test_whoever_reads_the_old_report_keeps_all_of_it(tmp_path: Path) -> None:
 
 
 def test_a_spreadsheet_takes_no_text_for_a_formula(tmp_path: Path) -> None:
-    spec = SPEC | {"parameters": {"=a": {"values": ["=1+1", "@x", "b"]}, "n": {"values": [-1, 2]}}}
-    trials = [Trial({"=a": text, "n": -1}, [5.0]) for text in ("=1+1", "@x", "b")]
+    spec = SPEC | {"parameters": {"=a.b": {"values": ["=1+1", "@x", "b"]}, "a.n": {"values": [-1, 2]}}}
+    trials = [Trial({"=a.b": text, "a.n": -1}, [5.0]) for text in ("=1+1", "@x", "b")]
     analysis.write_report(analysis.load(write_sweep(tmp_path / "s", trials, spec)))
     table = pd.read_csv(tmp_path / "s" / "trials.csv")
-    assert table["'=a"].tolist() == ["'=1+1", "'@x", "b"]
-    assert table["n"].tolist() == [-1, -1, -1]
+    assert table["'=a.b"].tolist() == ["'=1+1", "'@x", "b"]
+    assert table["a.n"].tolist() == [-1, -1, -1]
 
 
 def test_failures_are_told_apart(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def test_answers_say_when_the_ranking_is_provisional(tmp_path: Path) -> None:
     assert "No trial has run to its end yet, and this one is running: the ranking is provisional." in text
     assert text.endswith("The sweep is running.")
     assert "runner-up" not in text
+    assert "1 epoch was trained in 2 s." in text
     killed = analysis.answers(analysis.load(folder))
     assert "this one is interrupted" in " ".join(killed)
     assert re.fullmatch(
@@ -59,11 +60,10 @@ def test_answers_say_what_befell_the_sweep(tmp_path: Path) -> None:
         "The sweep went on with changed code (models/recurrence.py, data/CUDA error.py) from trial t0003 on; t0000 "
         "had begun with the earlier code.",
         "1 trial lost its worker and went on: t0002 2 times.",
-        "1 trial ran with fewer sequences at a time than asked because memory ran out, at the same batch size: t0000 "
-        "(16 instead of 32).",
-        "The sweep stopped because its disk is full or cannot be written to: [Errno 28] No space left on device: "
-        "CUDA error",
-        f"Once there is room, go on with: python -m tune_newllm resume {tmp_path / 's'}",
+        "1 trial ran with fewer sequences at a time than asked, to fit into memory, at the same batch size: t0000 (16 "
+        "instead of 32).",
+        "The sweep stopped: [Errno 28] No space left on device: CUDA error",
+        f"Once that is mended, go on with: python -m tune_newllm resume {tmp_path / 's'}",
     ]
     assert analysis.summary(sweep)["incidents"] == {
         "extensions": [{"run_cap": [3, 7], "epochs": [4, 8], "continued": ["t0000"]}],
@@ -76,6 +76,10 @@ def test_answers_say_what_befell_the_sweep(tmp_path: Path) -> None:
         ],
         "smaller_passes": [{"trial_id": "t0000", "micro_batch": 16, "asked": 32}],
     }
+    assert sweep.detail
+    with (sweep.folder / "records.jsonl").open("a") as file:
+        file.write(records.to_line(records.SweepStarted(time=2e9, command=["resume"], resumed=True)))
+    assert analysis.summary(analysis.load(sweep.folder))["detail"] == "", "it went on"
     trials = [Trial(lr_batch(1e-3, 8), [], "failed", "No module named 'x'")] * 3
     failing = analysis.load(write_sweep(tmp_path / "f", trials, end="failing"))
     assert analysis.answers(failing)[-2] == "The sweep stopped because its first trials all failed for one reason."
@@ -172,12 +176,17 @@ def test_summary(tmp_path: Path) -> None:
     json.dumps(content, allow_nan=False)
 
 
-def test_a_recorded_test_loss_counts_only_for_the_trial_it_belongs_to(tmp_path: Path) -> None:
+def test_a_recorded_test_loss_counts_only_for_the_weights_it_belongs_to(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s", [Trial(lr_batch(1e-3, 8), [*FULL, 4.0])])
     (folder / "best").mkdir()
-    for owner, expected in (("t0000", 4.25), ("t0007", None)):
-        (folder / "best" / "summary.json").write_text(json.dumps({"trial_id": owner, "test_loss": 4.25}))
-        assert analysis.summary(analysis.load(folder))["test_loss"] == expected
+    # The last one is what an extension leaves: the same trial, which has learned more since.
+    for owner, measured, expected in (("t0000", 4.004, 4.25), ("t0007", 4.0, None), ("t0000", 4.3, None)):
+        exported = {"trial_id": owner, "val_loss": measured, "test_loss": 4.25}
+        (folder / "best" / "summary.json").write_text(json.dumps(exported))
+        sweep = analysis.load(folder)
+        assert analysis.summary(sweep)["test_loss"] == expected
+        said = " ".join(analysis.answers(sweep))
+        assert ("On the test split" in said, "best/ is older" in said) == (expected is not None, expected is None)
 
 
 def test_wall_time_leaves_out_the_pause_before_a_resume(tmp_path: Path) -> None:

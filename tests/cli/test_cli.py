@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tune_newllm.cli.main import main
 from tune_newllm.cli.ending import conclude
+from tune_newllm.cli.main import main
 from tune_newllm.errors import TuneError
 from tune_newllm.sweep.engine import Outcome
 

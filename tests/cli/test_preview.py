@@ -106,6 +106,11 @@ def test_seeds_and_budget_count(plan):
 def test_memory_that_is_tight_is_told_beforehand(plan, monkeypatch, caplog):
     lines = "parameters:\n  training.batch_size: {values: [8, 512]}\n  model.num_layers: {values: [1, 2]}\n"
     lines += "resources: {max_concurrent: 1}\n"
+    content, text = plan(lines)
+    assert (content["memory"]["bound"], content["memory"]["per_trial"]) == ("upper", None)
+    assert "needs under " in text
+    assert "so memory is no question" in text
+    monkeypatch.setattr("tune_newllm.sweep.memory_plan._NO_QUESTION", 0)
     facts = plan(lines)[0]["memory"]
     assert (facts["sequences"], facts["micro_batch"], facts["per_trial"], facts["trials"]) == (256, 256, None, 1)
     assert 10_000 < facts["need_of_one"] < facts["need"] < facts["available"]
@@ -114,7 +119,7 @@ def test_memory_that_is_tight_is_told_beforehand(plan, monkeypatch, caplog):
         content, text = plan(lines)
         tight = content["memory"]
         assert (tight["micro_batch"], tight["per_trial"], tight["share"]) == (micro_batch, available, available)
-        assert ("begins with 64 in a pass" in text) == (micro_batch == 64)
+        assert ("with the 64 it begins with" in text) == (micro_batch == 64)
         assert (content["cost"]["seconds_per_trial"] is None) == (micro_batch == 0)
         assert ("trials of that size will be infeasible" in caplog.text) == (micro_batch == 0)
     assert "memory does not suffice for any of the configurations above" in text

@@ -274,7 +274,8 @@ def test_a_gpu_that_torch_cannot_use_is_not_reserved(ray_address, tmp_path):
 def test_a_signal_between_two_trials_leaves_the_sweep_open(ray_address, tmp_path):
     def interrupt(record):
         if isinstance(record, records.TrialEnded) and record.trial_id == "t0000":
-            os.kill(os.getpid(), signal.SIGTERM)
+            # Ray takes this signal for itself.
+            os.kill(os.getpid(), signal.SIGUSR1)
 
     spec = parse_spec(parse_yaml(TINY.replace("run_cap", "resources: {max_concurrent: 1}\nrun_cap"), "t"))
     outcome = engine.search(spec, prepare(spec.corpus), tmp_path / "sweep", ["x"], interrupt)
@@ -308,6 +309,9 @@ def test_changed_data_and_folders_that_are_no_sweep_are_refused(ray_address, tmp
         run(TINY, tmp_path, "other")
 
 
+EXTENDED = records.SweepExtended(time=0, run_cap=2, epochs=3, epochs_before=3)
+
+
 def test_changed_code_is_refused_by_name_unless_forced_which_is_recorded(ray_address, tmp_path, monkeypatch):
     folder = run(TINY.replace("run_cap: 6", "run_cap: 1"), tmp_path)
     now = engine.code_hashes()
@@ -316,6 +320,13 @@ def test_changed_code_is_refused_by_name_unless_forced_which_is_recorded(ray_add
     del other["data/windows.py"]
     monkeypatch.setattr(engine, "code_hashes", lambda: other)
     before = folder.read()
+    monkeypatch.setattr(engine, "cluster", None)
+    with pytest.raises(TypeError):
+        engine.resume(folder.path, ["x"], lambda record: None, force=True, extend=lambda *_: EXTENDED)
+    # What could not begin is not on record.
+    assert folder.read() == before
+    monkeypatch.undo()
+    monkeypatch.setattr(engine, "code_hashes", lambda: other)
     changed = ["data/windows.py removed", "models/new.py added", "training/loop.py changed"]
     with pytest.raises(UsageError, match=", ".join(changed)):
         engine.resume(folder.path, ["x"], lambda record: None)
@@ -351,9 +362,11 @@ def test_a_sweep_whose_first_trials_all_fail_alike_stops(ray_address, tmp_path):
 
 
 def test_only_the_best_checkpoints_and_the_needed_ones_are_kept(ray_address, tmp_path):
-    text = TINY.replace("run_cap: 6", "run_cap: 4\nresources: {max_concurrent: 1, keep_checkpoints: 2}")
+    text = TINY.replace("run_cap: 6", "run_cap: 2\nseeds: 2\nresources: {max_concurrent: 1, keep_checkpoints: 1}")
     folder = run(text.replace("early_terminate: {min_iter: 1, eta: 2}\n", ""), tmp_path)
-    trials = sorted(History(folder.read()).trials.values(), key=lambda trial: trial.value)
+    best, other = sorted(History(folder.read()).suggestions.values(), key=lambda suggestion: suggestion.value)
+    # Whole configurations are kept: their seeds are judged together.
+    trials = [*best.trials, *other.trials]
     kept = [
         [(folder.trial(t.id) / name).exists() for name in ("model.safetensors", "state.safetensors")] for t in trials
     ]

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import optuna
 import pytest
@@ -16,6 +16,7 @@ from test_engine import TINY, table
 from tune_newllm import records
 from tune_newllm.cli.main import main
 from tune_newllm.data.corpora import prepare
+from tune_newllm.errors import FolderError
 from tune_newllm.sweep import engine
 from tune_newllm.sweep.folder import SweepFolder
 from tune_newllm.sweep.history import History
@@ -109,14 +110,11 @@ def test_a_full_disk_stops_the_sweep_which_goes_on_once_there_is_room(ray_addres
         assert not outcome.finished
         assert str(folder.path) in outcome.halted
         assert "No space left on device" in outcome.halted
-        with pytest.raises(engine.FolderError, match="No space left on device.*make room"):
-            engine.resume(folder.path, ["x"], lambda record: None)
+        # A few bytes may have become free: it does not get far, or not even that.
+        with suppress(FolderError):
+            assert "No space left on device" in engine.resume(folder.path, ["x"], lambda record: None).halted
         ballast.unlink()
         assert engine.resume(folder.path, ["x"], lambda record: None).finished
         assert folder.records.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
         assert table(folder) == table(SweepFolder.open(tmp_path / "undisturbed"))
-        assert not [
-            path
-            for path in folder.path.rglob("*")
-            if path.name.startswith(".") and path.is_file() and path.name != ".lock"
-        ]
+        assert {path.name for path in folder.path.rglob(".*")} == {".lock"}

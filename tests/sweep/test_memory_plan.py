@@ -1,10 +1,12 @@
 """How trials share memory: the arithmetic with invented numbers, and a sweep that is resolved where memory is tight."""
 
 import logging
+import os
 
 import pytest
 
 from tune_newllm.data.corpora import prepare
+from tune_newllm.errors import TuneError
 from tune_newllm.sweep import memory_plan, provenance, resolve
 from tune_newllm.sweep.loading import parse_spec
 from tune_newllm.sweep.memory_plan import MemoryPlan, amount, largest, measure_largest
@@ -47,9 +49,8 @@ def test_the_largest_configuration_is_as_large_as_the_space_allows():
     assert (found.training.lr_rule, found.training.batch_size, found.model.num_layers) == ("sqrt-sde", 64, 4)
 
 
-def plan(device, available, **step):
-    numbers = {"fixed": GB // 2, "per_sequence": GB // 100, "least": 0, "evaluation": 0} | step
-    return MemoryPlan(device, StepMemory(**numbers), 100, available)
+def plan(device, available):
+    return MemoryPlan(device, StepMemory(fixed=GB // 2, per_sequence=GB // 100), 100, available)
 
 
 def shares(device, available, machine, **asked):
@@ -103,25 +104,48 @@ def test_in_main_memory_fewer_trials_run_where_not_one_sequence_would_fit(caplog
     assert (trials, planned.micro_batch) == (4, 0)
     with caplog.at_level(logging.WARNING):
         planned.warn()
-        plan("cpu", 50 * GB).warn()
-    assert len(caplog.messages) == 1
+        shares("cpu", int(2.35 * GB), machine)[2].warn()
+        shares("cpu", 50 * GB, machine)[2].warn()
+    none, fewer = caplog.messages
     assert (
-        "needs 1.5 GB with 100 sequences in a pass, 510 MB with one; 2.35 GB are free, 288 MB for each of 4"
-        in caplog.text
+        "needs 510 MB with one sequence in a pass, so not even one fits; 2.35 GB are free, 288 MB for each of 4" in none
     )
-    # An evaluation counts, but makes do with less where it must.
-    large = plan("cpu", GB, evaluation=9 * GB)
-    assert (large.step.need(1), large.micro_batch) == (9 * GB, 50)
+    assert fewer.endswith("510 MB with the one it begins with; 2.35 GB are free, enough for 3 of 4 trials at once")
+
+
+def test_a_plan_says_what_a_trial_begins_with():
+    whole = "to train, the largest configuration needs 1.5 GB with 100 sequences in a pass, "
+    assert str(plan("cpu", GB)) == whole + "1 GB with the 50 it begins with, 510 MB with one; 1 GB are free"
+    assert str(plan("cpu", 9 * GB)) == whole + "510 MB with one; 9 GB are free"
+
+
+def test_what_is_small_beyond_doubt_is_not_measured(monkeypatch):
+    spec, calls = spec_of(SPACE), []
+    real = memory_plan.measure_step
+    monkeypatch.setattr(memory_plan, "measure_step", lambda *args: calls.append(1) or real(*args))
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    made = memory_plan.largest(spec, 100, "cpu")
+    rough = memory_plan._MARGIN * memory_plan._size(made, 100, "cpu")
+    # A hundred times that for each of four, three of which bring a process.
+    enough = 4 * 100 * rough + 3 * 400_000_000
+    for available, measured in ((enough + 1000, False), (enough - 1000, True)):
+        monkeypatch.setattr(memory_plan, "available_memory", lambda device, most=available: most)
+        found = measure_largest(spec, 100, "cpu")
+        assert (bool(calls), found.bound == "", found.per_trial) == (measured, measured, None)
+        assert (f"needs under {amount(rough)} with 256 sequences" in str(found)) == (not measured)
+    assert 2 * found.step.need(256) < rough
 
 
 def test_what_cannot_be_built_is_not_tried(monkeypatch):
     spec = spec_of(SPACE.replace("hidden_dim: {values: [64]", "hidden_dim: {values: [1000000]"))
     monkeypatch.setattr(memory_plan, "measure_step", lambda *args: pytest.fail("it was tried"))
     found = measure_largest(spec, 100, "cpu")
-    assert found.micro_batch == 0
+    assert (found.micro_batch, found.facts()["bound"]) == (0, "lower")
+    assert f"needs more than {amount(found.step.need(1))}; " in str(found)
     # Three square matrices with gradients and two numbers of Adam's.
     assert found.step.need(1) == pytest.approx(3e12 * 16, rel=1e-3)
     monkeypatch.setattr(memory_plan, "measure_step", lambda *args: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setattr(memory_plan, "_NO_QUESTION", 0)
     assert measure_largest(spec_of(SPACE), 100, "cpu").micro_batch == 0
 
 
@@ -146,13 +170,19 @@ def test_a_sweep_in_tight_memory_tells_its_trials_how_much_each_may_use(ray_addr
     assert (resolved.resources.max_concurrent, resolved.resources.gpus_per_trial) == (2, 0)
     assert resolved.training.micro_batch == 256
     assert resolved.training.precision != "auto"
-    assert hardware.memory == 8_000_000
-    facts = provenance.collect(resolved, corpus, hardware, ["x"])
-    assert facts["memory"]["per_trial"] == 8_000_000
-    assert "416 MB are free, 8 MB for each of 2 trials at once" in facts["memory"]["reason"]
+    facts = provenance.collect(resolved, corpus, hardware, ["x"])["memory"]
+    assert (facts["per_trial"], facts["available"], facts["trials"]) == (8_000_000, 416_000_000, 2)
+    assert "416 MB are free, 8 MB for each of 2 trials at once" in facts["reason"]
     assert not caplog.records
     monkeypatch.setattr(resolve, "_measure", real)
-    assert resolve.resolve(spec, [{"CPU": 2.0, "GPU": 1.0}], corpus)[1].memory is None
+    assert resolve.resolve(spec, [{"CPU": 2.0, "GPU": 1.0}], corpus)[1].memory["per_trial"] is None
+
+
+def test_a_lost_measurement_is_one_line(ray_address, monkeypatch):
+    spec = spec_of(SPACE)
+    monkeypatch.setattr(resolve, "_measure", lambda *args: os._exit(1))
+    with pytest.raises(TuneError, match=r"^the process that measured this machine was lost \(.+\): try again$"):
+        resolve.resolve(spec, [{"CPU": 2.0, "GPU": 1.0}], prepare(spec.widest_corpus))
 
 
 def test_amounts_have_three_digits():

@@ -10,7 +10,7 @@ import torch
 
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import prepare
-from tune_newllm.errors import DivergedError, InfeasibleError, UsageError
+from tune_newllm.errors import CheckpointError, DivergedError, InfeasibleError, UsageError
 from tune_newllm.models import ModelConfig
 from tune_newllm.sweep import trial
 from tune_newllm.training import memory
@@ -29,7 +29,7 @@ def ask(tmp_path):
     """Makes what a trial is told; equal folders go on with each other."""
     corpus = str(prepare(CONFIGURATION.corpus).folder)
 
-    def make(folder=tmp_path, recorded=0, memory=None):
+    def make(folder=tmp_path, recorded=(), memory=None):
         asked = {"folder": str(folder), "id": "t1", "corpus": corpus, "threads": 1, "gpus": 0, "memory": memory}
         return asked | {"recorded": recorded, "configuration": CONFIGURATION.to_dict()}
 
@@ -67,11 +67,25 @@ FULL, READ_ONLY = OSError(errno.ENOSPC, "full"), OSError(errno.EROFS, "read-only
         (raising(torch.OutOfMemoryError("CUDA out of memory")), "infeasible", "out of memory"),
         (beyond_main_memory, "infeasible", "out of memory"),
         (raising(RuntimeError("mat1 and mat2\nshapes")), "failed", "RuntimeError: mat1 and mat2"),
-        (raising(PermissionError(errno.EACCES, "denied")), "failed", "denied"),
-        (raising(FULL), "", "cannot be written to any more: No space left on device"),
+        (raising(FileExistsError(errno.EEXIST, "in the way")), "failed", "in the way"),
+        (raising(PermissionError(errno.EACCES, "denied")), "", "Permission denied"),
+        (raising(CheckpointError("cannot be read"), OSError(errno.EIO, "broken")), "", "mend the drive"),
+        (raising(FULL), "", "cannot be worked on (No space left on device): make room"),
         (raising(UsageError("a run needs a folder"), READ_ONLY), "", "Read-only file system"),
     ],
-    ids=["diverged", "one sequence", "python", "device", "allocator", "other", "rights", "full disk", "read-only disk"],
+    ids=[
+        "diverged",
+        "one sequence",
+        "python",
+        "device",
+        "allocator",
+        "other",
+        "mistake",
+        "rights",
+        "failing disk",
+        "full disk",
+        "read-only disk",
+    ],
 )
 def test_every_way_to_go_wrong_is_a_last_result(work, state, reason, ask, tmp_path, monkeypatch):
     run = SimpleNamespace(notes=["begun anew"])
@@ -103,27 +117,30 @@ def test_only_what_is_not_on_record_is_reported_and_what_is_lost_is_trained_agai
     lines = (folder / "log.txt").read_text().count("val_loss ")
     assert lines == 3
     # The driver was killed before it recorded the last two; then before it recorded that the trial ended.
-    assert list(trial._run(ask(recorded=1))) == whole[1:]
-    (last,) = trial._run(ask(recorded=3))
+    assert list(trial._run(ask(recorded=[1]))) == whole[1:]
+    # A line in the middle of the records is damaged.
+    assert [row["epoch"] for row in trial._run(ask(recorded=[1, 3]))] == [2]
+    (last,) = trial._run(ask(recorded=[1, 2, 3]))
     assert (last["epoch"], last["state"], last["reason"]) == (None, "completed", "epochs")
     assert (folder / "log.txt").read_text().count("val_loss ") == lines
 
     spoil(folder / STATE)
-    (again,) = trial._run(ask(recorded=3))
+    (again,) = trial._run(ask(recorded=[1, 2, 3]))
     assert losses([again]) == losses(whole[2:])
     assert again["state"] == "completed"
     assert "going on after epoch 2" in again["notes"][0]
 
     spoil(folder / STATE)
     spoil(folder / PREVIOUS)
-    anew = list(trial._run(ask(recorded=3)))
+    anew = list(trial._run(ask(recorded=[1, 2, 3])))
     assert losses(anew) == losses(whole)
+    assert (folder / f"{STATE}.damaged").exists()
     assert "trained anew from the first epoch" in anew[0]["notes"][0]
     assert anew[0]["notes"][0] in (folder / "log.txt").read_text()
 
     for name in (STATE, PREVIOUS, WEIGHTS):
         (folder / name).unlink()
-    anew = list(trial._run(ask(recorded=3)))
+    anew = list(trial._run(ask(recorded=[1, 2, 3])))
     assert losses(anew) == losses(whole)
     assert "trained anew from the first epoch" in anew[0]["notes"][0]
 
@@ -152,16 +169,16 @@ def test_a_full_or_write_protected_disk_halts_and_the_trial_goes_on_later(ask, t
                 pass
         last = next(results)
         assert (last["state"], last["done"]) == ("", True)
-        assert f"{folder} cannot be written to any more: No space left" in last["halt"]
+        assert f"{folder} cannot be worked on (No space left" in last["halt"]
         results.close()
         assert not [path.name for path in folder.iterdir() if path.name.startswith(".") and path.name != ".lock"]
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        (last,) = trial._run(ask(disk, recorded=1))
+        (last,) = trial._run(ask(disk, recorded=[1]))
         assert (last["state"], last["notes"]) == ("", [])
         assert "Read-only file system" in last["halt"]
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
         (disk / "filler").unlink()
-        assert seen + losses(trial._run(ask(disk, recorded=1))) == undisturbed
+        assert seen + losses(trial._run(ask(disk, recorded=[1]))) == undisturbed
 
 
 def is_locked(folder):
@@ -210,7 +227,7 @@ def test_the_next_trial_in_a_process_finds_the_memory_of_the_last_one(ask, monke
 
 def test_memory_that_is_tight_is_planned_before_the_first_step(ask, tmp_path, monkeypatch):
     words = len(prepare(CONFIGURATION.corpus).tokenizer)
-    need = memory.measure_step(CONFIGURATION, words)._replace(evaluation=0)
+    need = memory.measure_step(CONFIGURATION, words)
     (last,) = trial._run(ask(tmp_path / "none", memory=need.need(1) - 1))
     assert last["state"] == "infeasible"
     assert last["reason"].startswith(f"needs {need.need(1):,} bytes with one sequence at a time and may use")
@@ -218,4 +235,4 @@ def test_memory_that_is_tight_is_planned_before_the_first_step(ask, tmp_path, mo
     assert next(results)["micro_batch"] == 8
     results.close()
     monkeypatch.setattr(memory, "measure_step", raising(AssertionError("it is known")))
-    assert [row["micro_batch"] for row in trial._run(ask(recorded=1, memory=1))] == [8, 8]
+    assert [row["micro_batch"] for row in trial._run(ask(recorded=[1], memory=1))] == [8, 8]

@@ -6,6 +6,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 from sweeping import SPEC, result
 
+from tune_newllm.errors import FolderError
 from tune_newllm.sweep.tuning import RecordingASHA
 
 CONDITIONAL = """\
@@ -52,6 +53,35 @@ def test_the_worse_half_is_stopped_at_each_rung_within_its_stratum(make_driver):
     assert small[2].ended.epoch == 2
     assert report(asha, small[0], 3, 9.0) == GO
     assert [report(asha, t, 4, loss) for t, loss in ((small[0], 1.0), (small[1], 2.0))] == [GO, STOP]
+
+
+def test_out_of_patience_at_a_rung_stays_so_after_a_crash(make_driver):
+    text = SPEC.replace("epochs: 8", "epochs: 8, early_stopping: {patience: 1}")
+    text = text.replace("balanced: training.batch_size\n", "").replace(", within: training.batch_size", "")
+    driver, _ = make_driver(text)
+    asha = RecordingASHA(driver)
+    better, worse = begin(driver, asha, 2)
+    for epoch, loss in ((1, 2.0), (2, 1.0)):
+        assert report(asha, better, epoch, loss) == GO
+    assert report(asha, worse, 1, 3.0) == GO
+    # The crash comes right behind the record of the epoch with which its patience ends, at a rung.
+    driver.epoch(worse.id, result(2, 3.0))
+    again, _ = make_driver(text)
+    RecordingASHA(again)
+    assert again.history.trials[worse.id].ended is None
+    # With patience left it would have been stopped.
+    patient, _ = make_driver(text.replace("patience: 1", "patience: 2"))
+    RecordingASHA(patient)
+    assert patient.history.trials[worse.id].state == "stopped"
+
+
+def test_records_that_name_trials_outside_the_folder_are_refused(make_driver):
+    driver, _ = make_driver()
+    trial = driver.create()
+    lines = driver.folder.records.read_text()
+    driver.folder.records.write_text(lines.replace(trial.id, "../../elsewhere"))
+    with pytest.raises(FolderError, match="one folder name"):
+        make_driver()
 
 
 def test_without_within_all_compete(make_driver):

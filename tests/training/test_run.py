@@ -16,7 +16,7 @@ from tune_newllm.data.corpora import prepare
 from tune_newllm.errors import CheckpointError, DamagedCheckpointError, UsageError
 from tune_newllm.models import ModelConfig
 from tune_newllm.training.config import ClipConfig, Configuration, LRScheduleConfig, TrainingConfig
-from tune_newllm.training.run import PREVIOUS, STATE, WEIGHTS, Run
+from tune_newllm.training.run import PREVIOUS, STATE, WEIGHTS, Run, best_weights
 from tune_newllm.training.state import read_saved_weights
 from tune_newllm.training.weights import read_tensors
 
@@ -226,3 +226,24 @@ def test_states_that_cannot_be_used_are_refused_and_stay(three_epochs, tmp_path,
     with pytest.raises(DamagedCheckpointError, match=rf"{STATE} is damaged and .*{PREVIOUS} is damaged: remove"):
         train(folder, corpus)
     assert [(folder / name).read_bytes() for name in sorted(FILES)] == before
+
+
+def test_a_state_of_another_configuration_is_refused(three_epochs, tmp_path, corpus):
+    folder = shutil.copytree(three_epochs, tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"another configuration \(.*training\.lr.*\): go on with that one"):
+        Run(folder, CONFIGURATION, corpus)
+    assert (folder / STATE).read_bytes() == (three_epochs / STATE).read_bytes()
+
+
+def test_a_tokenizer_that_a_crash_emptied_is_written_again(three_epochs, tmp_path, corpus):
+    folder = shutil.copytree(three_epochs, tmp_path / "run")
+    (folder / "tokenizer.json").write_text("")
+    train(folder, corpus, epochs=3)
+    assert (folder / "tokenizer.json").read_bytes() == (three_epochs / "tokenizer.json").read_bytes()
+
+
+def test_only_a_whole_newest_state_tells_the_best_epoch(three_epochs, tmp_path):
+    folder = shutil.copytree(three_epochs, tmp_path / "run")
+    assert best_weights(folder) is not None
+    spoil(folder / STATE)
+    assert best_weights(folder) is None

@@ -113,3 +113,30 @@ def test_word_frequencies_alone_do_not_leave_the_plateau_by_chance():
     for step, loss in enumerate(losses, 1):
         plateau.add(loss, 184, 8, step, entropy=5.0)
     assert plateau.left is None
+
+
+@pytest.mark.parametrize("look", ["see_first_half", "see_batch", "see_weights", "see_update"])
+def test_a_probe_without_memory_is_dropped_and_the_training_goes_on(look, tiny, windows, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(signals.Probe, look, full)
+    state = TrainState.create(replace(CONFIG, epochs=1), tiny())
+    (result,) = fit(state, windows(16), windows(4), replace(CONFIG, epochs=1))
+    assert (result.noise_scale, result.update_ratio, result.micro_batch) == (None, None, 8)
+    assert len(state.notes) == 1
+
+
+def test_one_sequence_that_fits_without_a_probe_is_feasible(tiny, windows):
+    rows, state = windows(2), TrainState.create(CONFIG, tiny())
+    probe = signals.Probe(state.parameters, rows)
+
+    def full(model, inputs):
+        if not probe.dropped:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    state.model.register_forward_pre_hook(full)
+    compute_gradients(state, rows, probe)
+    whole = torch.cat([each.grad.flatten() for each in state.parameters])
+    torch.testing.assert_close(whole, gradient(tiny(), rows), rtol=1e-4, atol=1e-6)
+    assert state.micro_batch == 8

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tune_newllm.errors import InfeasibleError
+from tune_newllm.training import metrics
 from tune_newllm.training.metrics import evaluate, perplexity
 
 LOGITS = np.random.default_rng(0).normal(size=(8, 8))
@@ -71,11 +72,23 @@ def test_an_evaluation_without_memory_reads_fewer_rows_and_finds_the_same():
     model = Bigram()
     model.register_forward_pre_hook(partial(out_of_memory_above, 100))
     assert evaluate(model, rows, device="cpu", legacy_batch=7) == whole
-    model.register_forward_pre_hook(partial(out_of_memory_above, 0))
+    model.train().register_forward_pre_hook(partial(out_of_memory_above, 0))
     with pytest.raises(InfeasibleError, match="one sequence at a time"):
         evaluate(model, rows[:2], device="cpu")
+    assert model.training
 
 
 def out_of_memory_above(most, model, inputs):
     if len(inputs[0]) > most:
         raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_pass_has_no_more_logits_than_main_memory_bears(monkeypatch):
+    rows = np.random.default_rng(1).integers(1, 8, (40, 9)).astype(np.uint16)
+    whole, model = evaluate(Bigram(), rows, device="cpu"), Bigram()
+    monkeypatch.setattr(metrics, "EVALUATION_LOGITS", 10 * 8 * 8)
+    model.register_forward_pre_hook(partial(out_of_memory_above, 10))
+    seen = []
+    model.register_forward_pre_hook(lambda model, inputs: seen.append(len(inputs[0])))
+    assert evaluate(model, rows, device="cpu") == whole
+    assert seen == [1, 10, 10, 10, 9]

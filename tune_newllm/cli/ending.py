@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tune_newllm.cli.text import near, place, resume_command, spent_budget, warn, wrapped
-from tune_newllm.errors import TuneError
+from tune_newllm.errors import FolderError, TuneError
 
 if TYPE_CHECKING:
     from tune_newllm.sweep.engine import Outcome
@@ -35,7 +35,7 @@ def conclude(outcome: "Outcome", as_json: bool, changes: Sequence[str] = ()) -> 
     import analysis
 
     folder = near(outcome.folder)
-    if not outcome.finished and not outcome.spent:
+    if not (outcome.finished or outcome.spent or outcome.failing):
         return _stopped(outcome, folder)
     loaded = analysis.load(folder)
     ranked = analysis.best(loaded, 1)
@@ -43,6 +43,10 @@ def conclude(outcome: "Outcome", as_json: bool, changes: Sequence[str] = ()) -> 
     problem = _present(folder, best, as_json) if outcome.finished or (best and not outcome.idle) else None
     if outcome.spent:
         click.echo(spent_budget(outcome.spent, folder, changes), err=True)
+    if outcome.failing:
+        click.echo(f"error: the first trials of this run all failed for one reason: {outcome.failing}", err=True)
+        command = resume_command(folder)
+        click.echo(f"see trials/*/log.txt in {place(folder)}; once that is mended, go on with: {command}", err=True)
     if problem is not None:
         raise problem
     if outcome.spent:
@@ -57,12 +61,8 @@ def _stopped(outcome: "Outcome", folder: Path) -> int:
     """Say why a sweep stopped before its end, and how to go on."""
     command = resume_command(folder)
     if outcome.halted is not None:
-        click.echo(f"error: {outcome.halted}; make room, then go on with: {command}", err=True)
+        click.echo(f"error: {outcome.halted}; then go on with: {command}", err=True)
         return 2
-    if outcome.failing is not None:
-        click.echo(f"error: the first trials all failed for one reason: {outcome.failing}", err=True)
-        click.echo(f"see trials/*/log.txt in {place(folder)}; once that is mended, go on with: {command}", err=True)
-        return 4
     click.echo(f"stopped; go on with: {command}", err=True)
     return 1 if outcome.signal is None else 128 + outcome.signal
 
@@ -98,6 +98,8 @@ def _export_best(folder: Path, trial: str) -> TuneError | None:
         export_trial(folder, trial, draft)
     except TuneError as error:
         return error
+    except OSError as error:
+        return FolderError(f"the best trial cannot be exported to {folder} ({error.strerror}): make room, then resume")
     shutil.rmtree(folder / "best", ignore_errors=True)
     draft.rename(folder / "best")
     return None

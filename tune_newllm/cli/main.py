@@ -17,6 +17,7 @@ from tune_newllm.cli.schema import schema
 from tune_newllm.cli.sweeps import report, search, status
 from tune_newllm.cli.training import train
 from tune_newllm.errors import TuneError
+from tune_newllm.sweep.stopping import Terminated, endable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -38,7 +39,8 @@ def main() -> None:
     """Run one command and end the process with the exit code that README lists."""
     logging.getLogger("tune_newllm").addHandler(_Messages())
     try:
-        code = commands.main(prog_name="python -m tune_newllm", standalone_mode=False) or 0
+        with endable():
+            code = commands.main(prog_name="python -m tune_newllm", standalone_mode=False) or 0
     except click.exceptions.Exit as ending:
         code = ending.exit_code
     except click.ClickException as error:
@@ -47,6 +49,8 @@ def main() -> None:
     except TuneError as error:
         click.echo("\n".join(f"error: {line}" for line in str(error).splitlines()), err=True)
         code = error.exit_code
+    except Terminated:
+        code = 128 + signal.SIGTERM
     except (KeyboardInterrupt, click.Abort):
         code = 128 + signal.SIGINT
     except PermissionError as error:

@@ -44,7 +44,7 @@ def preview(spec: "SweepSpec", as_json: bool) -> None:
         resolved = YAML(typ="safe", pure=True).load(spec.to_yaml())
         drawn = [{**plot._asdict(), "curves": [curve._asdict() for curve in plot.curves]} for plot in curves]
         content = {"spec": resolved, "samples": suggested, "rungs": rungs, "plots": drawn}
-        content |= {"memory": _memory_facts(memory), "cost": cost}
+        content |= {"memory": memory.facts(), "cost": cost}
         click.echo(json.dumps(content, indent=2))
         return
     click.echo(spec.to_yaml())
@@ -126,18 +126,15 @@ def _memory(spec: "SweepSpec", corpus: "PreparedCorpus") -> "MemoryPlan":
     return share(spec.resources, here, plan)[1]
 
 
-def _memory_facts(plan: "MemoryPlan") -> dict[str, Any]:
-    """Sizes in bytes; `per_trial` is None where memory is no question."""
-    needs = {"need": plan.step.need(plan.rows), "need_of_one": plan.step.need(1), "sequences": plan.rows}
-    there = {"available": plan.available, "trials": plan.trials, "share": plan.share, "per_trial": plan.per_trial}
-    return {"device": plan.device} | needs | there | {"micro_batch": plan.micro_batch}
-
-
 def _on_memory(plan: "MemoryPlan") -> str:
     words = f"memory ({plan.device}): {plan}"
-    if plan.per_trial is None or not plan.micro_batch:
-        return words
-    return f"{words}; so it begins with {plan.micro_batch:,} in a pass, with gradients added up to the same batch"
+    if not plan.micro_batch:
+        return f"{words}; trials of that size will be infeasible"
+    if plan.bound == "upper":
+        return f"{words}; so memory is no question"
+    if plan.micro_batch < plan.rows:
+        words += "; gradients add up to the same batch"
+    return words
 
 
 def _cost(spec: "SweepSpec", samples: list["Sample"], corpus: "PreparedCorpus", memory: "MemoryPlan") -> dict[str, Any]:

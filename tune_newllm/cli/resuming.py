@@ -8,6 +8,7 @@ import click
 
 from tune_newllm.cli.ending import command, conclude, resumable
 from tune_newllm.cli.options import concurrent_option, json_option, quiet_option
+from tune_newllm.errors import UsageError
 
 if TYPE_CHECKING:
     from tune_newllm.records import SweepExtended
@@ -99,6 +100,11 @@ def _go_on(
 
     folder = SweepFolder.open(sweep)
     spec = folder.spec(folder.changes(changes))
-    with resumable(sweep, changes), display(spec, quiet, past=folder.read()) as listener:
-        outcome = engine.resume(sweep, command(), listener, changes, force=force, extend=extend)
-    return conclude(outcome, as_json, changes if outcome.idle else [])
+    with resumable(sweep, changes):
+        with display(spec, quiet, past=folder.read()) as listener:
+            outcome = engine.resume(sweep, command(), listener, changes, force=force, extend=extend)
+        if outcome.idle and extend is not None:
+            raise UsageError(
+                "the budget of this sweep is spent, so it was not extended: give --set budget.KEY=VALUE too"
+            )
+        return conclude(outcome, as_json, changes if outcome.idle else [])

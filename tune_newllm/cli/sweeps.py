@@ -73,9 +73,10 @@ def search(
         refuse_taken(root, name)
     corpus = prepare(loaded.widest_corpus, progress=not quiet)
     path = root / (name or free_name(root, spec.stem))
-    with resumable(path), display(loaded, quiet, path) as listener:
-        outcome = engine.search(loaded, corpus, path, command(), listener)
-    return conclude(outcome, as_json)
+    with resumable(path):
+        with display(loaded, quiet, path) as listener:
+            outcome = engine.search(loaded, corpus, path, command(), listener)
+        return conclude(outcome, as_json)
 
 
 @click.command()

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from tune_newllm.models import LanguageModel
     from tune_newllm.training.config import Configuration, TrainingConfig
     from tune_newllm.training.run import Run
+
+LOCK_SECONDS = 5.0
+"""How long a training waits for another one in its folder."""
 
 
 @click.command()
@@ -61,8 +66,8 @@ def train(
         click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(f"{k:20} {v}" for k, v in facts.items()))
         return 0
     folder = target or Path("runs") / spec.stem
-    run = _open_run(folder, configuration, start)
-    _train(run, as_json)
+    with _opened_run(folder, configuration, start) as run:
+        _train(run, as_json)
     return 0
 
 
@@ -108,21 +113,24 @@ def trial_seconds(configuration: "Configuration", corpus: "PreparedCorpus") -> f
     return statistics.median(seconds[1:]) * sizes(configuration, corpus)["steps"]
 
 
-def _open_run(folder: Path, configuration: "Configuration", start: Path | None) -> "Run":
-    """A new run, or the one that the folder holds already, which is continued as it was begun."""
+@contextmanager
+def _opened_run(folder: Path, configuration: "Configuration", start: Path | None) -> Iterator["Run"]:
+    """A new run, or the one that the folder holds already, which is continued as it was begun; locked meanwhile."""
     from tune_newllm.artifacts.checkpoint import load_checkpoint, read_configuration
     from tune_newllm.data.corpora import prepare
+    from tune_newllm.sweep.lock import trial_lock
     from tune_newllm.training.run import Run, has_begun
 
     source = load_checkpoint(start) if start else None
     if source and source.configuration.model != configuration.model:
         raise UsageError(f"--from {start}: it holds {source.configuration.model}; the file must say the same")
     corpus = prepare(configuration.corpus, progress=True, tokenizer=source.tokenizer if source else None)
-    if has_begun(folder):
-        configuration = _continued(folder, read_configuration(folder), configuration)
-    else:
+    if not has_begun(folder):
         configuration = dataclasses.replace(configuration, training=_resolved(configuration, len(corpus.tokenizer)))
-    return Run(folder, configuration, corpus, model=source.model if source else None)
+    with trial_lock(folder, LOCK_SECONDS):
+        if has_begun(folder):
+            configuration = _continued(folder, read_configuration(folder), configuration)
+        yield Run(folder, configuration, corpus, model=source.model if source else None)
 
 
 def _resolved(configuration: "Configuration", vocab_size: int) -> "TrainingConfig":

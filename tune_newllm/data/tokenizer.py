@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tune_newllm.data.files import write_text
 from tune_newllm.errors import CheckpointError
 
 PAD, UNK, BOS, EOS = range(4)
@@ -60,14 +61,14 @@ class WordTokenizer:
         return " ".join(self._words[number] for number in ids if not skip_special or number >= len(SPECIAL))
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` in the format of Hugging Face `tokenizers`.
+        """Write `tokenizer.json` in the format of Hugging Face `tokenizers`, unless it is there already.
 
         `PreTrainedTokenizerFast(tokenizer_file=...)` gives the ids of `encode`. Two reservations: letters newer than
         one side's Unicode tables may be lower-cased by the other alone, and where special tokens are registered with
         it, as in a checkpoint, a text that spells `<BOS>` literally needs `split_special_tokens=True`.
         """
         text = json.dumps(self._as_hugging_face(), ensure_ascii=False, indent=1)
-        (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+        write_text(folder / FILE_NAME, text + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "WordTokenizer":

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from tune_newllm.records import TrialEnded
 from tune_newllm.sweep.folder import SweepFolder
-from tune_newllm.sweep.history import History, TrialHistory
+from tune_newllm.sweep.history import History, Suggestion, TrialHistory
 from tune_newllm.training.run import PREVIOUS, STATE, WEIGHTS
 
 
@@ -20,9 +20,17 @@ class Pruner:
         self._pruned: dict[str, TrialEnded] = {}
 
     def prune(self, history: History, keep: int) -> None:
-        """Keep the checkpoints of the `keep` best ended trials: completed ones first, then by value."""
-        ended = [trial for trial in history.trials.values() if trial.ended is not None]
-        for trial in sorted(ended, key=_rank)[keep:]:
+        """Keep the checkpoints of at least `keep` ended trials: of whole configurations, completed ones first, then by
+        the mean of their replicates."""
+        kept = 0
+        for suggestion in sorted(history.suggestions.values(), key=_rank):
+            ended = [trial for trial in suggestion.trials if trial.ended is not None]
+            if kept >= keep:
+                self._delete(ended)
+            kept += len(ended)
+
+    def _delete(self, trials: list[TrialHistory]) -> None:
+        for trial in trials:
             if self._pruned.get(trial.id) is not trial.ended:
                 for name in (WEIGHTS, STATE, PREVIOUS):
                     # A file that cannot be deleted costs space and nothing else.
@@ -32,7 +40,7 @@ class Pruner:
                 self._pruned[trial.id] = trial.ended
 
 
-def _rank(trial: TrialHistory) -> tuple[int, float, int]:
-    order = {"completed": 0, "stopped": 1, "crashed": 2}
-    value = float("inf") if trial.value is None else trial.value
-    return order.get(trial.state, 3), value, trial.created.number
+def _rank(suggestion: Suggestion) -> tuple[int, float, int]:
+    order = {"completed": 0, "running": 1, "stopped": 2, "crashed": 3}
+    value = float("inf") if suggestion.value is None else suggestion.value
+    return order.get(suggestion.state, 4), value, suggestion.trials[0].created.number

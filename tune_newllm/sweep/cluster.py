@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ def cluster(address: str, gpus: int | None = None) -> Iterator[list[dict[str, fl
         return
     quiet: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
     if address == "local":
+        terminate = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 address="local",
@@ -67,6 +69,7 @@ def cluster(address: str, gpus: int | None = None) -> Iterator[list[dict[str, fl
             )
         except Exception as error:
             raise TuneError(f"Ray did not start on this machine ({error}): try again") from error
+        _take_back(terminate)
     else:
         try:
             ray.init(address=address, **quiet)
@@ -78,6 +81,12 @@ def cluster(address: str, gpus: int | None = None) -> Iterator[list[dict[str, fl
         yield _machines()
     finally:
         ray.shutdown()
+
+
+def _take_back(terminate: Any) -> None:
+    """Ray has its own idea of how a driver ends at SIGTERM."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def lost_processes() -> list[str]:

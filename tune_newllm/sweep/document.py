@@ -17,6 +17,8 @@ from ruamel.yaml.scanner import Scanner
 Location = tuple[str | int, ...]
 MOST_CHARACTERS = 200_000
 """Of a text with its aliases written out."""
+MOST_RESOLVED_CHARACTERS = 5 * MOST_CHARACTERS
+"""Of the file that a sweep keeps: it spells out what a shorter one left to defaults, on lines of their own."""
 LEAST_CHARACTERS = 20
 """What a value counts for at least: reading one takes as long as reading many characters."""
 MOST_LEVELS = 30

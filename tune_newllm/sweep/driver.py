@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 from tune_newllm.errors import FolderError, SpecError
 from tune_newllm.models import parameter_count
 from tune_newllm.records import (
+    CodeForced,
     EndReason,
     EpochRecord,
     Record,
     SweepEnded,
+    SweepExtended,
     SweepStarted,
     TrialCrashed,
     TrialCreated,
@@ -44,12 +46,25 @@ class Driver:
         folder: the sweep, new or with a past; its past is read and the study rebuilt from it.
         vocab_size: words of its corpus.
         listener: told each record after it was written; progress displays live here.
+        decided: what changes the sweep before this driver begins, and goes on record when it does.
+
+    Raises:
+        FolderError: the folder cannot be written to, or its records name trials outside it.
     """
 
-    def __init__(self, folder: SweepFolder, spec: SweepSpec, vocab_size: int, listener: Listener) -> None:
-        self.folder, self.spec = folder, spec
+    def __init__(
+        self,
+        folder: SweepFolder,
+        spec: SweepSpec,
+        vocab_size: int,
+        listener: Listener,
+        decided: Sequence[SweepExtended | CodeForced] = (),
+    ) -> None:
+        self.folder, self.spec, self._decided = folder, spec, decided
         damaged: list[str] = []
-        self.history = History(folder.read(damaged), spec.seeds)
+        self.history = History([*folder.read(damaged), *decided], spec.seeds)
+        for name in self.history.trials:
+            folder.trial(name)
         for text in damaged:
             _logger.warning("%s", text)
         for name in sorted(self.history.lost):
@@ -76,6 +91,10 @@ class Driver:
 
     def start(self, started: SweepStarted) -> None:
         """A driver begins to work."""
+        for record in self._decided:
+            with self.writing():
+                self._writer.append(record)
+            self._listener(record)
         self._began = time.monotonic()
         self._write(started)
         for trial in self.history.unfinished():
@@ -173,7 +192,9 @@ class Driver:
 
     def epoch(self, trial_id: str, result: dict[str, Any]) -> None:
         """A worker reports an epoch; one that is on record already is not written twice."""
-        if result["epoch"] in self.history.trials[trial_id].epochs:
+        trial = self.history.trials[trial_id]
+        trial.crashes = 0
+        if result["epoch"] in trial.epochs:
             return
         row = EpochRecord.model_validate({**result, "time": time.time(), "trial_id": trial_id})
         self._write(row)
@@ -225,8 +246,10 @@ class Driver:
         try:
             yield
         except OSError as error:
-            self.halt(f"{self.folder.path} cannot be written to ({error.strerror or error})")
-            raise FolderError(f"{self.halted}: make room or give it back its rights, then resume") from error
+            # shutil's own kind has a list of files for its text and no errno.
+            reason = error.strerror or str(error)[:200]
+            self.halt(f"{self.folder.path} cannot be written to ({reason}): make room or give it back its rights")
+            raise FolderError(f"{self.halted}, then resume") from error
 
     def _tell(self, trial: TrialHistory) -> None:
         with self.writing():

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +18,8 @@ from tune_newllm.sweep.cluster import cluster, lost_processes, watched
 from tune_newllm.sweep.code import changes as code_changes
 from tune_newllm.sweep.code import code_hashes
 from tune_newllm.sweep.driver import Driver, Listener
-from tune_newllm.sweep.folder import LARGEST_COPIED_CORPUS, RecordWriter, SweepFolder, refuse_taken
+from tune_newllm.sweep.extension import apply
+from tune_newllm.sweep.folder import LARGEST_COPIED_CORPUS, SweepFolder, refuse_taken
 from tune_newllm.sweep.history import History
 from tune_newllm.sweep.lock import driver_lock
 from tune_newllm.sweep.resolve import resolve, settle, threads
@@ -89,13 +91,11 @@ def resume(
     changes = folder.changes(overrides)
     corpus = _same_corpus(folder)
     with driver_lock(folder.path):
-        _accept_code(folder, force)
+        spec, decided = folder.spec(changes), _accepted_code(folder, force)
         if extend is not None:
-            spec = folder.spec(changes)
             extended = extend(spec, History(folder.read(), spec.seeds))
-            _append(folder, extended)
-            listener(extended)
-        driver = Driver(folder, folder.spec(changes), len(corpus.tokenizer), listener)
+            spec, decided = apply(spec, extended), [*decided, extended]
+        driver = Driver(folder, spec, len(corpus.tokenizer), listener, decided)
         if (spent := driver.over_budget()) and not driver.exhausted():
             return Outcome(folder.path, finished=False, spent=tuple(spent), idle=True)
         with cluster(driver.spec.resources.address) as machines:
@@ -121,24 +121,19 @@ def _same_corpus(folder: SweepFolder) -> PreparedCorpus:
     return corpus
 
 
-def _accept_code(folder: SweepFolder, force: bool) -> None:
-    """Refuse code that is not what the sweep was last worked on with, unless forced, which goes on record."""
+def _accepted_code(folder: SweepFolder, force: bool) -> list[SweepExtended | CodeForced]:
+    """Refuse code that is not what the sweep was last worked on with, unless forced: then the record that says so."""
     forced = next((row.code for row in reversed(folder.read()) if isinstance(row, CodeForced)), None)
-    before, now = forced or folder.provenance().get("code") or {}, code_hashes()
-    if not before or not (changed := code_changes(before, now)):
-        return
+    before, now = forced or folder.provenance().get("code"), code_hashes()
+    changed = ["all of it, as it was not on record yet"] if before is None else code_changes(before, now)
+    if not changed:
+        return []
     if not force:
         raise UsageError(
             f"{folder.path}: code that decides the numbers is not what this sweep was run with ({', '.join(changed)}): "
             "go back to that version, start a new sweep, or go on with --force, which goes on record"
         )
-    _append(folder, CodeForced(time=time.time(), changed=changed, code=now))
-
-
-def _append(folder: SweepFolder, record: CodeForced | SweepExtended) -> None:
-    writer = RecordWriter(folder)
-    writer.append(record)
-    writer.close()
+    return [CodeForced(time=time.time(), changed=changed, code=now)]
 
 
 def _run(driver: Driver, corpus: PreparedCorpus, started: SweepStarted) -> Outcome:
@@ -151,6 +146,7 @@ def _run(driver: Driver, corpus: PreparedCorpus, started: SweepStarted) -> Outco
         with stop_signals() as request, watched(f"`python -m tune_newllm resume {path}` goes on"):
 
             def stop() -> bool:
+                request.renew()
                 asked = request.signal or driver.halted or driver.failing() or lost_processes()
                 return bool(asked) or bool(driver.over_budget())
 
@@ -179,12 +175,15 @@ def _facts(driver: Driver, started: SweepStarted) -> SweepStarted:
     changed = {name: text for name, text in provenance.versions().items() if before.get(name, text) != text}
     if changed:
         _logger.warning("other versions than this sweep began with: %s", changed)
-    return started.model_copy(update={"devices": devices, "versions": changed})
+    return started.model_copy(update={"devices": devices, "versions": changed, "host": socket.gethostname()})
 
 
 def _shared(driver: Driver, corpus: Path) -> dict[str, Any]:
     """What all trials are told."""
-    memory = driver.folder.provenance().get("memory", {}).get("per_trial")
+    facts, memory = driver.folder.provenance(), None
+    # Planned for so many trials on the machine that the sweep began on; elsewhere halving has to do.
+    if facts.get("hardware", {}).get("max_concurrent") == driver.spec.resources.max_concurrent:
+        memory = (facts.get("memory") or {}).get("per_trial")
     resources = {"threads": threads(driver.spec), "gpus": driver.spec.resources.gpus_per_trial, "memory": memory}
     return {"folder": str(driver.folder.path), "corpus": str(corpus), **resources}
 

@@ -60,7 +60,7 @@ def apply(spec: SweepSpec, extended: SweepExtended) -> SweepSpec:
 
 def _cap(spec: SweepSpec, trials: str) -> int:
     """The new `run_cap`."""
-    if not re.fullmatch(r"\+?[0-9]+", trials):
+    if not re.fullmatch(r"\+?[0-9]{1,9}", trials):
         raise UsageError(f"--trials takes configurations in all, as 60, or so many more, as +20; got {trials!r}")
     if spec.run_cap is None:
         raise UsageError("--trials raises run_cap, and this sweep has none: resume goes on to its end")

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from tune_newllm import records
+from tune_newllm.data.files import sync
 from tune_newllm.errors import FolderError, SpecError
 from tune_newllm.records import Record, SweepExtended, SweepStarted
+from tune_newllm.sweep.document import MOST_RESOLVED_CHARACTERS
 from tune_newllm.sweep.loading import parse_spec
 from tune_newllm.sweep.overrides import override
 from tune_newllm.sweep.source import read_yaml
 from tune_newllm.sweep.spec import SweepSpec
 from tune_newllm.sweep.tree import none_to_null
-from tune_newllm.training.weights import sync
 
 _logger = logging.getLogger(__name__)
 
@@ -51,9 +52,12 @@ class SweepFolder:
         try:
             draft.chmod(0o755)
             (draft / "trials").mkdir()
-            (draft / "sweep.yaml").write_text(spec.to_yaml(), encoding="utf-8")
-            (draft / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
-            (draft / "records.jsonl").touch()
+            texts = {"sweep.yaml": spec.to_yaml(), "provenance.json": json.dumps(provenance, indent=2) + "\n"}
+            for name, text in {**texts, "records.jsonl": ""}.items():
+                with (draft / name).open("wb") as file:
+                    file.write(text.encode())
+                    file.flush()
+                    sync(file)
             _take_name(draft, path)
         except OSError as error:
             raise FolderError(f"cannot write a sweep to {path.parent}: {error.strerror}; make room") from None
@@ -105,7 +109,7 @@ class SweepFolder:
         Raises:
             SpecError: the file is damaged, or an override concerns what a sweep cannot change any more.
         """
-        source = read_yaml(self.path / "sweep.yaml")
+        source = read_yaml(self.path / "sweep.yaml", MOST_RESOLVED_CHARACTERS)
         extension = next((row for row in reversed(self.read()) if isinstance(row, SweepExtended)), None)
         if extension is not None:
             override(source, f"training.epochs={extension.epochs}", {})

@@ -206,7 +206,12 @@ class History:
                 self.suggestions[number].made = max(self.suggestions[number].made, replicate + 1)
 
     def _extend(self, record: SweepExtended) -> None:
-        if record.epochs_before is not None and record.epochs_before < record.epochs:
+        known = {epochs for epochs, _ in self.earlier}
+        if (
+            record.epochs_before is not None
+            and record.epochs_before < record.epochs
+            and (record.epochs_before not in known)
+        ):
             stood = {
                 number: replace(each, trials=[replace(trial, epochs=dict(trial.epochs)) for trial in each.trials])
                 for number, each in self.suggestions.items()

@@ -48,20 +48,60 @@ def driver_lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+class FolderTaken(FolderError):
+    """Another process trains in the folder of a run."""
+
+
+@contextmanager
+def trial_lock(folder: Path, timeout: float) -> Iterator[None]:
+    """Keep other processes out of a run's folder, such as the worker of a driver that was killed a moment ago.
+
+    Args:
+        folder: made if need be.
+        timeout: seconds to wait for another process.
+
+    Raises:
+        FolderTaken: it has not let go of the folder by then.
+    """
+    # Without flock the library would take to a file that outlives a crash.
+    lock = FileLock(folder / LOCK, timeout=timeout, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise FolderTaken(f"another process has been training in {folder} for {timeout:g} s: end it") from None
+    except (NotImplementedError, OSError):
+        # A drive without locks; what else keeps this process from writing, the first file written will meet.
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 @contextmanager
 def _heartbeat(folder: Path, why: str) -> Iterator[None]:
     _logger.warning("%s is on a drive without file locks (%s): see to it that one process works on it", folder, why)
     if _beats(folder):
         raise _taken(folder)
-    over = threading.Event()
-    thread = threading.Thread(target=_beat, args=(folder / HEARTBEAT, over), daemon=True)
+    heart, over = folder / HEARTBEAT, threading.Event()
+    first = _beat(heart)
+    # Of several that begin at one moment the last one to write goes on.
+    time.sleep(BEAT_SECONDS)
+    if first is None or heart.read_bytes() != first:
+        raise _taken(folder)
+
+    def beat() -> None:
+        while not over.wait(BEAT_SECONDS):
+            _beat(heart)
+
+    thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
-        (folder / HEARTBEAT).unlink(missing_ok=True)
+        heart.unlink(missing_ok=True)
 
 
 def _beats(folder: Path) -> bool:
@@ -74,16 +114,14 @@ def _beats(folder: Path) -> bool:
     return False
 
 
-def _beat(path: Path, over: threading.Event) -> None:
-    while True:
-        # A full disk is the records' to notice.
-        with suppress(OSError):
-            text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
-            draft = path.with_name(f"{path.name}.{os.getpid()}")
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(path)
-        if over.wait(BEAT_SECONDS):
-            return
+def _beat(heart: Path) -> bytes | None:
+    """Write who lives and when; None where that is impossible. In place, because that works on a full disk too."""
+    row = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+    text = json.dumps(row).encode().ljust(200) + b"\n"
+    with suppress(OSError), heart.open("r+b" if heart.exists() else "wb") as file:
+        file.write(text)
+        return text
+    return None
 
 
 def _taken(folder: Path) -> FolderError:

@@ -1,9 +1,10 @@
 """How many trials share the memory of a device, and with how many sequences at a time each of them begins."""
 
 import logging
+import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from tune_newllm.errors import DivergedError, InfeasibleError, SpecError
 from tune_newllm.models import parameter_count
@@ -15,6 +16,10 @@ from tune_newllm.training.memory import StepMemory, measure_step, unless_out_of_
 
 _logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
+_MARGIN = 4
+"""What a configuration needs was always below 1.5 times its `_size`."""
+_NO_QUESTION = 0.01
+"""Share of the memory for a trial below which a rough bound of its need will do."""
 
 
 class MemoryPlan(NamedTuple):
@@ -28,6 +33,11 @@ class MemoryPlan(NamedTuple):
     """Bytes on one GPU, or in main memory, for all trials that share it."""
     trials: int = 1
     """How many do."""
+    wanted: int = 1
+    """How many would if there were memory enough."""
+    bound: Literal["", "upper", "lower"] = ""
+    """Of what kind `step` is where it was not measured: `upper` where even such a bound is next to nothing, `lower`
+    where memory does not suffice for measuring, and so not for training."""
 
     @property
     def share(self) -> int:
@@ -37,8 +47,7 @@ class MemoryPlan(NamedTuple):
     @property
     def micro_batch(self) -> int:
         """Sequences with which the largest configuration begins; 0 where it cannot be trained at all."""
-        # An evaluation makes do with fewer sequences where it must.
-        return self.step._replace(evaluation=0).largest(self.share, self.rows)
+        return 0 if self.bound == "lower" else self.step.largest(self.share, self.rows)
 
     @property
     def per_trial(self) -> int | None:
@@ -47,44 +56,76 @@ class MemoryPlan(NamedTuple):
 
     def shared(self, most: int, rows: int) -> "MemoryPlan":
         """By as many trials, up to `most`, as can each read so many sequences at a time; by one if no two can."""
-        plans = (self._replace(trials=trials) for trials in range(max(1, most), 0, -1))
+        most = max(1, most)
+        plans = (self._replace(trials=trials, wanted=most) for trials in range(most, 0, -1))
         return next(plan for plan in plans if plan.trials == 1 or self.step.need(rows) <= plan.share)
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON types, sizes in bytes; `per_trial` is None where memory is no question."""
+        needs = {"need": self.step.need(self.rows), "need_of_one": self.step.need(1), "bound": self.bound}
+        passes = {"sequences": self.rows, "micro_batch": self.micro_batch}
+        there = {"available": self.available, "trials": self.trials, "wanted": self.wanted, "share": self.share}
+        return {"device": self.device} | needs | passes | there | {"per_trial": self.per_trial, "reason": str(self)}
 
     def __str__(self) -> str:
         """In one clause."""
-        share = f"{amount(self.available)} are free"
-        if self.trials > 1:
-            share += f", {amount(self.share)} for each of {self.trials} trials at once"
-        return (
-            f"the largest configuration needs {amount(self.step.need(self.rows))} with {self.rows:,} sequences in a "
-            f"pass, {amount(self.step.need(1))} with one; {share}"
-        )
+        there = f"{amount(self.available)} are free"
+        if self.micro_batch and self.trials < self.wanted:
+            there += f", enough for {self.trials} of {self.wanted} trials at once"
+        elif self.trials > 1:
+            there += f", {amount(self.share)} for each of {self.trials} trials at once"
+        return f"to train, the largest configuration needs {self._needs()}; {there}"
+
+    def _needs(self) -> str:
+        begin, one = self.micro_batch, amount(self.step.need(1))
+        if self.bound == "lower":
+            return f"more than {one}"
+        if self.bound == "upper":
+            return f"under {amount(self.step.need(self.rows))} with {self.rows:,} sequences in a pass"
+        if not begin or self.rows == 1:
+            return f"{one} with one sequence in a pass" + ("" if begin else ", so not even one fits")
+        whole = f"{amount(self.step.need(self.rows))} with {self.rows:,} sequences in a pass"
+        if begin == self.rows:
+            return f"{whole}, {one} with one"
+        if begin == 1:
+            return f"{whole}, {one} with the one it begins with"
+        return f"{whole}, {amount(self.step.need(begin))} with the {begin:,} it begins with, {one} with one"
 
     def warn(self) -> None:
-        """Say it where the largest configuration does not fit."""
+        """Say it where the largest configuration does not fit, or keeps trials from running at once."""
         if not self.micro_batch:
             _logger.warning(
                 "memory: %s: trials of that size will be infeasible; search smaller models, shorter windows, or let "
                 "fewer trials run at once",
                 self,
             )
+        elif self.trials < self.wanted:
+            _logger.warning("memory: %s", self)
 
 
 def measure_largest(spec: SweepSpec, vocab_size: int, device: str) -> MemoryPlan:
-    """Measure the largest configuration of the search space, with the memory that is free now, for one trial."""
+    """What the largest configuration of the search space needs, and the memory that is free now, for one trial.
+
+    It is only measured where there is any question whether it fits: that takes seconds.
+    """
     configuration = largest(spec, vocab_size, device)
     training = configuration.training
     rows = min(training.batch_size, resolve_micro_batch(training.micro_batch, device))
     available = available_memory(device)
-    step = weights_alone(configuration, vocab_size)
+    rough = StepMemory(_MARGIN * _size(configuration, vocab_size, device), 0)
+    most = max(1, int((os.cpu_count() or 1) / spec.resources.cpus_per_trial))
+    plan = MemoryPlan(device, rough, rows, available, bound="upper")
+    if rough.need(rows) <= _NO_QUESTION * plan._replace(trials=most).share:
+        return plan
+    weights = weights_alone(configuration, vocab_size)
     try:
         step = within(available, configuration, vocab_size, partial(measure_step, configuration, vocab_size))
     except InfeasibleError:
-        step = step._replace(least=max(step.need(1), available + 1))
+        return plan._replace(step=weights, bound="lower")
     except DivergedError:
         # Nothing is to be learnt from a model that cannot take a step; its trials will say so.
-        pass
-    return MemoryPlan(device, step, rows, available)
+        step = weights
+    return plan._replace(step=step, bound="")
 
 
 def within(available: int, configuration: Configuration, vocab_size: int, work: Callable[[], _Result]) -> _Result:

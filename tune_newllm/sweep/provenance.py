@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,8 @@ class Hardware:
     device: str
     name: str
     precision_reason: str
-    memory: int | None = None
-    """Bytes that a trial must keep to; None where memory is no question."""
-    memory_reason: str = ""
+    memory: dict[str, Any] = field(default_factory=dict)
+    """`MemoryPlan.facts`."""
 
 
 def collect(spec: SweepSpec, corpus: PreparedCorpus, hardware: Hardware, command: list[str]) -> dict[str, Any]:
@@ -44,7 +43,7 @@ def collect(spec: SweepSpec, corpus: PreparedCorpus, hardware: Hardware, command
             "system": platform.platform(terse=True),
             "max_concurrent": spec.resources.max_concurrent,
         },
-        "memory": {"per_trial": hardware.memory, "reason": hardware.memory_reason},
+        "memory": hardware.memory,
         "precision": {"chosen": spec.training.precision, "reason": hardware.precision_reason},
     }
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from tune_newllm.data.corpora import PreparedCorpus
-from tune_newllm.errors import InfeasibleError, UsageError
+from tune_newllm.errors import InfeasibleError, TuneError, UsageError
 from tune_newllm.sweep.memory_plan import MemoryPlan, measure_largest, within
 from tune_newllm.sweep.provenance import Hardware, processor
 from tune_newllm.sweep.spec import Resources, SweepSpec
@@ -28,6 +28,7 @@ def resolve(spec: SweepSpec, machines: Machines, corpus: PreparedCorpus) -> tupl
 
     Raises:
         UsageError: a trial asks for more than any machine has, or for a device or precision that is not there.
+        TuneError: Ray lost the process that measures.
     """
     import ray
 
@@ -39,10 +40,13 @@ def resolve(spec: SweepSpec, machines: Machines, corpus: PreparedCorpus) -> tupl
         measured = ray.get(measure.remote(spec, len(corpus.tokenizer), threads(spec)))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
+    except ray.exceptions.RayError as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TuneError(f"the process that measured this machine was lost ({why}): try again") from None
     resources, plan = share(asked, machines, measured.memory)
     plan.warn()
     resources = settle(resources, machines, math.inf if _is_cuda(plan) else plan.trials)
-    hardware = Hardware(measured.training.device, measured.name, measured.reason, plan.per_trial, str(plan))
+    hardware = Hardware(measured.training.device, measured.name, measured.reason, plan.facts())
     return spec.model_copy(update={"training": measured.training, "resources": resources}), hardware
 
 

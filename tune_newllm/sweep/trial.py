@@ -4,26 +4,34 @@ import dataclasses
 import errno
 import os
 import traceback
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 from ray import tune
 
-from tune_newllm.errors import DamagedCheckpointError, DivergedError, InfeasibleError
+from tune_newllm.errors import CheckpointError, DamagedCheckpointError, DivergedError, InfeasibleError
+from tune_newllm.sweep.lock import FolderTaken, trial_lock
 from tune_newllm.training.config import Configuration
 
 if TYPE_CHECKING:
     from tune_newllm.training.loop import EpochResult
     from tune_newllm.training.run import Run
 
-LOG, LOCK = "log.txt", ".lock"
+LOG = "log.txt"
 LOCK_SECONDS = 60.0
 """How long a trial waits for a process that outlived its driver to let go of the trial's folder."""
-_NO_MORE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_DRIVE_FAULTS = {
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "EREMOTEIO", "ENXIO", "ENODEV"),
+        *("ENOTCONN", "ESTALE", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH"),
+    )
+    if hasattr(errno, name)
+}
+"""What a drive that is full, protected, broken or away answers; not every system knows all of them."""
 
 
 class TrialRunner(tune.Trainable):
@@ -31,8 +39,8 @@ class TrialRunner(tune.Trainable):
 
     A result is an `EpochResult` as a dict with `state`, `reason`, `done` and `notes`: lines that the user should see.
     State and reason are empty but for the trial's last result. Whatever goes wrong inside a trial is such a last
-    result too, except that a disk which takes no more is none of the trial's doing: `halt` then says so, state and
-    reason stay empty, and the trial is unfinished. Only a lost process is Ray's to notice.
+    result too, except that a drive which fails or is full is none of the trial's doing: `halt` then says so and what
+    to do, state and reason stay empty, and the trial is unfinished. Only a lost process is Ray's to notice.
     """
 
     _results: Generator[dict[str, Any], None, None] | None = None
@@ -74,7 +82,7 @@ def _run(trial: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
     ending = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with trial_lock(folder, LOCK_SECONDS):
             run = _open(trial, folder)
             notes = run.notes
             for result in _epochs(run, trial["recorded"], folder):
@@ -83,24 +91,6 @@ def _run(trial: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         ending = _ending(error, folder)
     if ending is not None:
         yield ending | {"notes": _passed_on(notes, folder)}
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a trial's folder, such as the worker of a driver that was killed a moment ago."""
-    # Without flock the library would take to a file that outlives a crash.
-    lock = FileLock(folder / LOCK, timeout=LOCK_SECONDS, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise
-    except (NotImplementedError, OSError):
-        # A drive without locks; what else keeps this process from writing, the first checkpoint will meet.
-        pass
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _open(trial: dict[str, Any], folder: Path) -> "Run":
@@ -128,14 +118,13 @@ def _open(trial: dict[str, Any], folder: Path) -> "Run":
         run = Run(folder, configuration, corpus)
     except DamagedCheckpointError:
         for name in (STATE, PREVIOUS, WEIGHTS):
-            (folder / name).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                (folder / name).replace(folder / f"{name}.damaged")
         run = Run(folder, configuration, corpus)
     if (begun or trial["recorded"]) and not run.history:
         # Its seeds make it the same training again.
         run.notes.append(f"{folder} has no whole training state any more: trained anew from the first epoch")
     if memory is not None:
-        # An evaluation makes do with fewer sequences where it must, so it rules nothing out.
-        memory = memory._replace(evaluation=0)
         run.micro_batch = memory.largest(trial["memory"], run.micro_batch)
         if not run.micro_batch:
             raise InfeasibleError(
@@ -145,9 +134,9 @@ def _open(trial: dict[str, Any], folder: Path) -> "Run":
     return run
 
 
-def _epochs(run: "Run", recorded: int, folder: Path) -> Iterator[dict[str, Any]]:
+def _epochs(run: "Run", recorded: Collection[int], folder: Path) -> Iterator[dict[str, Any]]:
     """Report the epochs that are not on record. Where an older state had to do, some that are come once more."""
-    pending = [result for result in run.history if result.epoch > recorded]
+    pending = [result for result in run.history if result.epoch not in recorded]
     for result in pending:
         yield _report(result, run.finished if result is pending[-1] else None)
     if run.finished:
@@ -165,12 +154,13 @@ def _ending(error: Exception, folder: Path) -> dict[str, Any]:
     """The last result of a trial that an error ends, or of a driver that cannot go on."""
     from tune_newllm.training.memory import is_out_of_memory
 
-    if isinstance(error, Timeout):
-        halt = f"another process has been training in {folder} for {LOCK_SECONDS:.0f} s: end it, then resume"
-        return _last("", "") | {"halt": halt}
     for each in (error, error.__cause__):
-        if isinstance(each, OSError) and each.errno in _NO_MORE_WRITING:
-            return _last("", "") | {"halt": f"{folder} cannot be written to any more: {os.strerror(each.errno)}"}
+        if isinstance(each, OSError) and each.errno is not None and each.errno in _DRIVE_FAULTS:
+            fault = f"{folder} cannot be worked on ({os.strerror(each.errno)})"
+            return _last("", "") | {"halt": f"{fault}: make room, or mend the drive or the rights to it"}
+    # A checkpoint of another version or configuration says nothing against the trial, which must not end by it.
+    if isinstance(error, FolderTaken | CheckpointError):
+        return _last("", "") | {"halt": str(error)}
     if isinstance(error, DivergedError | InfeasibleError):
         _log(folder, str(error))
         return _last("diverged" if isinstance(error, DivergedError) else "infeasible", str(error))

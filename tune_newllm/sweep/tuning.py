@@ -55,7 +55,7 @@ class DriverSearcher(Searcher):
         self._driver.started(trial.id)
         self._running[trial_id] = trial.id
         configuration = self._driver.configuration(trial)
-        own = {"id": trial.id, "configuration": configuration.to_dict(), "recorded": max(trial.epochs, default=0)}
+        own = {"id": trial.id, "configuration": configuration.to_dict(), "recorded": sorted(trial.epochs)}
         return {**self._trial_config, **own}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -86,14 +86,15 @@ class RecordingASHA(FIFOScheduler):
         self._driver = driver
         self._stop = stop
         self._strata: dict[str, Any] = {}
+        self._noted: dict[str, Any] = {}
         for trial in driver.history.trials.values():
             self._add(trial)
         for row in list(driver.history.epochs):
             decision = self._decide(row.trial_id, row.model_dump())
             trial = driver.history.trials[row.trial_id]
             # The crash came between an epoch's record and the stop that followed from it. What an extension takes up
-            # again is past that.
-            if trial.continued < row.epoch == max(trial.epochs):
+            # again is past that, and a trial out of patience has ended for that reason.
+            if trial.continued < row.epoch == max(trial.epochs) and not self._out_of_patience(trial):
                 self._act(row.trial_id, decision)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -128,15 +129,19 @@ class RecordingASHA(FIFOScheduler):
             return
         error = trial.get_pickled_error()
         if isinstance(error, RayTaskError):
-            self._driver.ended(trial.config["id"], "failed", str(error.cause).splitlines()[0])
+            cause = str(error.cause).splitlines() or [type(error.cause).__name__]
+            self._driver.ended(trial.config["id"], "failed", cause[0])
         elif "OutOfMemory" in type(error).__name__:
             self._driver.crashed(trial.config["id"], "its worker process was killed: the machine ran out of memory")
         else:
             self._driver.crashed(trial.config["id"], "its worker process was lost")
 
     def _note(self, trial_id: str, result: dict[str, Any]) -> None:
+        # Ray shows a stopped trial's last result a second time.
         for note in result.get("notes") or ():
-            _logger.warning("%s: %s", trial_id, note)
+            if self._noted.get(trial_id) != result.get("training_iteration"):
+                _logger.warning("%s: %s", trial_id, note)
+        self._noted[trial_id] = result.get("training_iteration")
 
     def _rungs(self, trial: TrialHistory) -> Any:
         """Ray's ASHA for the trials that this one competes with."""
@@ -146,6 +151,11 @@ class RecordingASHA(FIFOScheduler):
         if competing not in self._strata:
             self._strata[competing] = _asha(self._driver.spec)
         return self._strata[competing]
+
+    def _out_of_patience(self, trial: TrialHistory) -> bool:
+        stopping = self._driver.spec.configuration(trial.parameters).training.early_stopping
+        losses = [row.val_loss for _, row in sorted(trial.epochs.items())]
+        return stopping is not None and stopping.bad_epochs(losses) >= stopping.patience
 
     def _add(self, trial: TrialHistory) -> None:
         if self._driver.spec.early_terminate is not None:

@@ -7,6 +7,7 @@ checkpoint written as JSON can be read back with nothing but `Configuration.to_d
 import dataclasses
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -43,6 +44,14 @@ class EarlyStoppingConfig:
     def __post_init__(self) -> None:
         require(whole(self.patience), "early_stopping.patience must be a whole number above 0", self.patience)
         require(0 <= self.min_delta < math.inf, "early_stopping.min_delta must not be negative", self.min_delta)
+
+    def bad_epochs(self, losses: Iterable[float]) -> int:
+        """Epochs in a row, up to the last of `losses`, that did not improve enough (original research, early
+        stopping)."""
+        best, bad = math.inf, 0
+        for loss in losses:
+            best, bad = (best, bad + 1) if loss > best - self.min_delta else (loss, 0)
+        return bad
 
 
 @dataclass(frozen=True)

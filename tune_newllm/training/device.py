@@ -149,9 +149,9 @@ def _control_groups(root: Path) -> Iterator[tuple[int, int]]:
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         top = root / "sys/fs/cgroup"
-        limit, used, cache = "memory.max", "memory.current", "inactive_file"
+        limit, used, prefix = "memory.max", "memory.current", ""
         if "memory" in controllers.split(","):
-            top, cache = top / "memory", "total_inactive_file"
+            top, prefix = top / "memory", "total_"
             limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
         elif controllers:
             continue
@@ -160,8 +160,10 @@ def _control_groups(root: Path) -> Iterator[tuple[int, int]]:
         for group in (inside, *inside.parents[: len(inside.parts) - len(top.parts)]):
             total, taken = (next(iter(_lines(group / name)), "max") for name in (limit, used))
             if total != "max" and taken != "max":
-                # Cached files give way to tensors.
-                yield int(total) - int(taken) + _fields(group / "memory.stat").get(cache, 0), int(total)
+                # Cached files give way to tensors, those read lately too.
+                counts = _fields(group / "memory.stat")
+                cached = sum(counts.get(f"{prefix}{age}_file", 0) for age in ("active", "inactive"))
+                yield int(total) - int(taken) + cached, int(total)
 
 
 def _fields(path: Path) -> dict[str, int]:

@@ -98,7 +98,7 @@ def _train_epoch(state: TrainState, train: Windows, config: TrainingConfig, word
     for index in range(steps):
         position = Position(state.step, steps, config.epochs, state.tokens, words.tokens)
         rows = train[order[index * config.batch_size : (index + 1) * config.batch_size]]
-        probe = signals.Probe(parameters, rows) if index in probed else None
+        probe = signals.Probe(parameters, rows) if index in probed and state.probing else None
         lr = lr_at(position, peak_lr, config.lr_schedule)
         state.set_lr(lr)
         step = compute_gradients(state, rows, probe)
@@ -108,7 +108,7 @@ def _train_epoch(state: TrainState, train: Windows, config: TrainingConfig, word
         apply_gradients(state, step, limit, probe)
         state.plateau.add(step.loss, step.targets, len(rows), state.step, words.entropy)
         totals.add(step, lr, limit)
-        if probe and step.applied:
+        if probe and step.applied and not probe.dropped:
             totals.probes.append(probe)
     return totals
 

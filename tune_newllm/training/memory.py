@@ -55,14 +55,10 @@ class StepMemory(NamedTuple):
     """Weights, gradients, optimizer state, and what else a pass needs besides its sequences."""
     per_sequence: int
     """What each sequence in a forward and backward pass adds."""
-    least: int = 0
-    """What a step needs however few sequences a pass reads, above all for the look at the gradients that some take."""
-    evaluation: int = 0
-    """What an evaluation needs, weights and all, with the sequences that it reads at once as long as memory lasts."""
 
     def need(self, rows: int) -> int:
         """Bytes at the peak with so many sequences in a pass."""
-        return max(self.fixed + rows * self.per_sequence, self.least, self.evaluation)
+        return self.fixed + rows * self.per_sequence
 
     def largest(self, budget: int, most: int) -> int:
         """The first of `most`, `most` // 2, `most` // 4 ... sequences that needs no more than `budget` bytes, or 0."""
@@ -75,9 +71,10 @@ def measure_step(configuration: Configuration, vocab_size: int) -> StepMemory:
     """What training a configuration needs, from two steps with a few sequences and a model of their own.
 
     At each moment of a step the bytes alive are a straight line over the number of sequences, which two sizes
-    determine; the highest of these lines at any number is the peak there. The result goes through the peaks at the
-    micro-batch and half of it. Tensors are counted, on CUDA also what the libraries allocate besides, so nothing else
-    of this process should lie there.
+    determine; the highest of these lines at any number is the peak there. The result goes through the peaks at one
+    sequence and at the micro-batch, and between them is never below the peak. Evaluations are left out, which bound
+    their own passes, and so are looks at the gradients, which are given up where memory runs out. Tensors are counted,
+    on CUDA also what the libraries allocate besides, so nothing else of this process should lie there.
 
     Args:
         configuration: its precision is not `auto`. A number format that the device only emulates is taken for fp32.
@@ -89,17 +86,13 @@ def measure_step(configuration: Configuration, vocab_size: int) -> StepMemory:
         DivergedError: the first loss is not finite.
     """
     device = resolve_device(configuration.training.device)
-    # The loop itself reads this module.
-    from tune_newllm.training.metrics import EVALUATION_ROWS
-
-    training, evaluation, others = _moments(configuration, vocab_size, device)
+    moments, others = _moments(configuration, vocab_size, device)
     free_memory(device)
     asked = resolve_micro_batch(configuration.training.micro_batch, device)
     most = max(2, min(configuration.training.batch_size, asked))
-    half, whole = (_peak(training, rows) + others for rows in (most // 2, most))
-    per_sequence = math.ceil((whole - half) / (most - most // 2))
-    least, evaluated = _peak(training, 1) + others, _peak(evaluation, EVALUATION_ROWS) + others
-    return StepMemory(whole - most * per_sequence, per_sequence, least, evaluated)
+    one, whole = (_peak(moments, rows) + others for rows in (1, most))
+    per_sequence = math.ceil((whole - one) / (most - 1))
+    return StepMemory(one - per_sequence, per_sequence)
 
 
 _ROWS = 2
@@ -108,11 +101,10 @@ _Moments = list[NDArray[np.int64]]
 """Bytes alive after each operation with `_ROWS` sequences, and with one more."""
 
 
-def _moments(configuration: Configuration, vocab_size: int, device: str) -> tuple[_Moments, _Moments, int]:
-    """Of training steps; of evaluations; and the bytes on CUDA at the peak that are in no tensor."""
+def _moments(configuration: Configuration, vocab_size: int, device: str) -> tuple[_Moments, int]:
+    """Of training steps; and the bytes on CUDA at the peak that are in no tensor."""
+    # The loop itself reads this module.
     from tune_newllm.training.batches import PAD
-    from tune_newllm.training.metrics import evaluate
-    from tune_newllm.training.signals import Probe
     from tune_newllm.training.state import TrainState
     from tune_newllm.training.step import apply_gradients, compute_gradients, train_step
 
@@ -124,7 +116,7 @@ def _moments(configuration: Configuration, vocab_size: int, device: str) -> tupl
     windows = np.random.default_rng(0).integers(4, vocab_size, (_ROWS + 1, configuration.corpus.window))
     short = np.where(np.arange(windows.shape[1]) < 2, windows, PAD)
     alive = _LiveBytes(device, list(state.model.state_dict().values()))
-    training, evaluation = [], []
+    moments = []
     with alive:
         # Loss scaling skips the first steps, and with them the optimizer's state.
         while not train_step(state, short[:1], None, 1).applied:
@@ -133,17 +125,13 @@ def _moments(configuration: Configuration, vocab_size: int, device: str) -> tupl
         for rows in (_ROWS, _ROWS + 1):
             if torch.device(device).type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            # A quick first half, whose gradients are there beside the second's, as is their copy for the probe.
-            batch = np.concatenate([short[:rows], windows[:rows]])
-            probe = Probe(state.parameters, batch)
+            # A quick first pass, whose gradients are there beside the second's.
             state.micro_batch = rows
-            step = compute_gradients(state, batch, probe)
-            apply_gradients(state, step, step.norm / 2, probe)
-            training.append(alive.take())
+            step = compute_gradients(state, np.concatenate([short[:rows], windows[:rows]]))
+            apply_gradients(state, step, step.norm / 2)
+            moments.append(alive.take())
             others = torch.cuda.max_memory_allocated(device) if torch.device(device).type == "cuda" else 0
-            evaluate(state.model, windows[:rows], device=device)
-            evaluation.append(alive.take())
-    return training, evaluation, max(0, others - int(training[-1].max()))
+    return moments, max(0, others - int(moments[-1].max()))
 
 
 def _peak(moments: _Moments, rows: int) -> int:

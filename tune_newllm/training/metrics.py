@@ -15,8 +15,11 @@ from tune_newllm.training.batches import PAD, UNK, Windows, to_tensors
 from tune_newllm.training.memory import ONE_SEQUENCE, unless_out_of_memory
 
 EVALUATION_ROWS = 256
-"""Sequences in one forward pass of an evaluation; the same for every trial, so that no metric moves with its batch.
-Where memory runs out they become fewer, which changes the order of additions inside the model at most."""
+"""Most sequences in one forward pass of an evaluation, whatever a trial's batch. Where memory runs out they become
+fewer, which changes the order of additions inside the model at most."""
+EVALUATION_LOGITS = 2**27
+"""Most logits in such a pass, half a GiB of them: a system that runs out of main memory kills the process before it
+raises anything, so halving comes too late there."""
 
 
 @dataclass(frozen=True)
@@ -99,25 +102,35 @@ def evaluate(model: nn.Module, windows: Windows, *, device: str, legacy_batch: i
     """
     was_training = model.training
     model.eval()
+    try:
+        return summarise(_measure_all(model, windows, device), legacy_batch)
+    finally:
+        model.train(was_training)
+
+
+def _measure_all(model: nn.Module, windows: Windows, device: str) -> NDArray[np.float64]:
     sums: list[NDArray[np.float64]] = []
-    start, rows = 0, EVALUATION_ROWS
+    # Only its logits tell how many a sequence of any model has.
+    start, rows = 0, 1
     while start < len(windows):
         measured = unless_out_of_memory(partial(_measure, model, windows[start : start + rows], device), device)
         if measured is not None:
-            sums.append(measured)
+            sums.append(measured[0])
             start += rows
+            if start == 1:
+                rows = max(1, min(EVALUATION_LOGITS // measured[1], EVALUATION_ROWS))
         elif rows > 1:
             rows = min(rows, len(windows) - start) // 2 or 1
         else:
             raise InfeasibleError(ONE_SEQUENCE)
-    model.train(was_training)
-    return summarise(np.concatenate(sums), legacy_batch)
+    return np.concatenate(sums)
 
 
-def _measure(model: nn.Module, rows: Windows, device: str) -> NDArray[np.float64]:
+def _measure(model: nn.Module, rows: Windows, device: str) -> tuple[NDArray[np.float64], int]:
+    """The rows' `sequence_sums`, and how many logits they took."""
     inputs_BT, targets_BT = to_tensors(rows, device)
     logits_BTV, _ = model(inputs_BT)
-    return sequence_sums(logits_BTV, targets_BT).cpu().double().numpy()
+    return sequence_sums(logits_BTV, targets_BT).cpu().double().numpy(), logits_BTV.numel()
 
 
 def sequence_sums(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:

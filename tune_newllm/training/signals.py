@@ -97,15 +97,23 @@ class Probe:
         """Estimate of tr(Sigma)."""
         self.update_ratio = math.nan
         """|dw| / |w|, L2 norms over all weights; NaN before the update."""
+        self.dropped = False
+        self._first: Tensor | None = None
+        self._before: Tensor | None = None
+
+    def drop(self) -> None:
+        """Look no more: memory does not suffice."""
+        self.dropped, self.first_rows = True, 0
+        self.signal = self.noise = self._first = self._before = None
 
     def see_first_half(self, scale: float) -> None:
         """The gradients hold the first half's share of the batch's, times the loss scale."""
-        if all(self._targets):
+        if all(self._targets) and not self.dropped:
             self._first = self._gradient() / scale
 
     def see_batch(self) -> None:
         """The gradients hold the whole batch's, neither scaled nor clipped."""
-        if all(self._targets):
+        if self._first is not None:
             first, second = self._first, self._gradient() - self._first
             # The loss is a mean over targets, of which each half has its share.
             g1, g2 = (
@@ -114,17 +122,19 @@ class Probe:
             estimates = torch.stack([g1 @ g2, (g1 - g2).square().sum()]).tolist()
             if all(map(math.isfinite, estimates)):
                 self.signal, self.noise = estimates[0], estimates[1] / sum(1 / size for size in self._sizes)
-            del self._first
+            self._first = None
 
     def see_weights(self) -> None:
         """The optimizer is about to change the weights."""
-        self._before = _flat(self._parameters)
+        if not self.dropped:
+            self._before = _flat(self._parameters)
 
     def see_update(self) -> None:
         """The optimizer has changed the weights."""
-        change = torch.linalg.vector_norm(_flat(self._parameters) - self._before)
-        self.update_ratio = float(change / torch.linalg.vector_norm(self._before))
-        del self._before
+        if self._before is not None:
+            change = torch.linalg.vector_norm(_flat(self._parameters) - self._before)
+            self.update_ratio = float(change / torch.linalg.vector_norm(self._before))
+            self._before = None
 
     def _gradient(self) -> Tensor:
         return _flat(each.grad for each in self._parameters if each.grad is not None)

@@ -51,6 +51,10 @@ class TrainState:
     bad_epochs: int = 0
     """Epochs in a row that did not improve on it."""
     finished: Literal["epochs", "patience"] | None = None
+    fingerprint: str = ""
+    """Stands for what the run was begun with; whoever owns the file compares it."""
+    probing: bool = True
+    """Whether memory has sufficed for every `signals.Probe` so far; not saved."""
     norms: list[float] = field(default_factory=list)
     """Gradient norms of all steps that were applied, ascending; kept only for a clip schedule that reads them."""
     plateau: Plateau = field(default_factory=Plateau)
@@ -133,6 +137,7 @@ class TrainState:
         tensors["norms"] = torch.tensor(self.norms, dtype=torch.float64)
         scalars = {
             "format": _FORMAT,
+            "fingerprint": self.fingerprint,
             "optimizers": self._kinds(),
             "step": self.step,
             "tokens": self.tokens,
@@ -177,6 +182,7 @@ class TrainState:
             self.scaler.load_state_dict(scalars["scaler"])
         self.step, self.tokens, self.micro_batch = scalars["step"], scalars["tokens"], scalars["micro_batch"]
         self.patience_loss, self.bad_epochs = scalars["patience_loss"], scalars["bad_epochs"]
+        self.fingerprint = scalars["fingerprint"]
         self.norms, self.plateau = tensors["norms"].tolist(), Plateau(**scalars["plateau"])
         self.history = [EpochResult(**row) for row in scalars["history"]]
 

@@ -1,6 +1,7 @@
 """One optimizer step: the gradients of a batch, in as many passes as memory allows, and what follows from them."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -54,7 +55,8 @@ def compute_gradients(state: TrainState, rows: Windows, probe: Probe | None = No
     """Leave the gradients of the batch's mean loss in the parameters, neither scaled nor clipped.
 
     The loss is normalised by the targets of the whole batch, so it is the same for every micro-batch up to rounding
-    (and dropout masks). The micro-batch is halved where memory runs out, and stays so.
+    (and dropout masks). The micro-batch is halved where memory runs out, and stays so; but where only the probe does
+    not fit, the probe is dropped.
 
     Raises:
         DivergedError: as `fit` says; the weights are still those before the step.
@@ -72,22 +74,27 @@ def compute_gradients(state: TrainState, rows: Windows, probe: Probe | None = No
     state.tokens += targets
     _check_finite(state, step)
     if probe and step.applied:
-        probe.see_batch()
+        _look(state, probe, probe.see_batch)
     return step
 
 
 def _within_memory(state: TrainState, rows: Windows, targets: int, probe: Probe | None) -> Tensor:
     """`_backward_in_halves`, from the beginning and with half the micro-batch as often as memory runs out."""
-    masks = state.generator.get_state()
+    masks, micro_batch = state.generator.get_state(), state.micro_batch
     while True:
         loss = unless_out_of_memory(partial(_backward_in_halves, state, rows, targets, probe), state.device)
         if loss is not None:
             return loss
+        state.generator.set_state(masks)
         tried = min(state.micro_batch, len(rows) - (probe.first_rows if probe else 0))
+        if tried == 1 and probe and not probe.dropped:
+            # Without its copies of the gradients the larger passes may fit.
+            _drop(state, probe)
+            state.micro_batch = micro_batch
+            continue
         if tried == 1:
             raise InfeasibleError(ONE_SEQUENCE)
         state.micro_batch = tried // 2
-        state.generator.set_state(masks)
         state.notes.append(
             f"out of memory at {tried} sequences a pass in epoch {state.epoch + 1}; going on with {state.micro_batch}"
         )
@@ -100,7 +107,7 @@ def _backward_in_halves(state: TrainState, rows: Windows, targets: int, probe: P
     first_rows = probe.first_rows if probe else 0
     loss = _backward(state, rows[:first_rows], targets)
     if probe and first_rows:
-        probe.see_first_half(state.scaler.get_scale() if state.scaler else 1.0)
+        _look(state, probe, partial(probe.see_first_half, state.scaler.get_scale() if state.scaler else 1.0))
     return loss + _backward(state, rows[first_rows:], targets)
 
 
@@ -128,13 +135,33 @@ def apply_gradients(state: TrainState, step: Step, limit: float | None, probe: P
         if limit is not None and step.norm > limit:
             clip_gradients(state.parameters, step.norm, limit)
         if probe:
-            probe.see_weights()
+            _look(state, probe, probe.see_weights)
         if not unless_out_of_memory(partial(_change_weights, state), state.device):
             raise InfeasibleError("out of memory in the optimizer's step: take a smaller model or a simpler optimizer")
         if probe:
-            probe.see_update()
+            _look(state, probe, probe.see_update)
     if state.scaler:
         state.scaler.update()
+
+
+def _look(state: TrainState, probe: Probe, look: Callable[[], None]) -> None:
+    """Let a probe look, or drop it: what it finds is never worth a training."""
+
+    def looked() -> bool:
+        look()
+        return True
+
+    if not unless_out_of_memory(looked, state.device):
+        _drop(state, probe)
+
+
+def _drop(state: TrainState, probe: Probe) -> None:
+    probe.drop()
+    state.probing = False
+    state.notes.append(
+        f"out of memory for the look at the gradients in epoch {state.epoch + 1}; going on without noise scale and "
+        "update ratio"
+    )
 
 
 def _change_weights(state: TrainState) -> bool:

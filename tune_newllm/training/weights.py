@@ -1,18 +1,17 @@
 """Tensors on disk: safetensors files with a checksum, written whole or not at all."""
 
-import errno
 import hashlib
 import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from tune_newllm.data.files import sync
 from tune_newllm.errors import CheckpointError, DamagedCheckpointError
 
 _OURS, _CHECKSUM = {"writer": "tune_newllm"}, "tune_newllm_sha256"
@@ -22,10 +21,10 @@ _UNKNOWN = "0" * 64
 """Stands in the place of the checksum while it is computed, so that it covers all other bytes of the file."""
 
 
-def save_weights(weights: Mapping[str, Tensor], path: Path, epoch: int | None = None) -> None:
-    """Write a model's `state_dict` atomically; `epoch` is the one after which it looked so."""
+def save_weights(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a model's `state_dict` atomically; the metadata say where it comes from."""
     # Hugging Face refuses weights whose metadata do not name their framework.
-    write_tensors(path, weights, {"format": "pt"} | ({} if epoch is None else {"epoch": str(epoch)}))
+    write_tensors(path, weights, {"format": "pt", **(metadata or {})})
 
 
 def insert_weights(path: Path, tensors: Mapping[str, Tensor], model: nn.Module) -> None:
@@ -84,8 +83,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors (on the CPU) and metadata of a safetensors file, which need not be one of ours.
 
     Raises:
-        DamagedCheckpointError: it cannot be read or is no safetensors file, or its bytes are not those written here.
-        CheckpointError: the file is missing, or there are no rights to read it.
+        DamagedCheckpointError: it is no safetensors file, or its bytes are not those written here.
+        CheckpointError: the file is missing, or it cannot be read, and then its cause is an OSError.
     """
     try:
         payload = path.read_bytes()
@@ -98,13 +97,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist: give the folder of a checkpoint") from None
     except OSError as error:
-        # Only a disk that fails has lost the file: what cannot be read for other reasons is not to be replaced.
-        kind = DamagedCheckpointError if error.errno == errno.EIO else CheckpointError
-        raise kind(f"{path} cannot be read ({error.strerror}): use another copy") from None
+        # Never damage: a drive that fails now may give the file again later, so nobody may replace it.
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}): mend the drive or use another copy"
+        ) from error
     except (ValueError, LookupError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
         raise DamagedCheckpointError(
             f"{path} is damaged or not a safetensors file ({error}): use another copy"
         ) from None
+
+
+def can_be_read(error: CheckpointError) -> bool:
+    """Whether `read_tensors` failed over what the file holds, or its absence, and not over the drive or its rights."""
+    return not isinstance(error.__cause__, OSError)
 
 
 def has_checksum(metadata: Mapping[str, str]) -> bool:
@@ -135,17 +140,3 @@ def _checksum(payload: bytes, start: int, end: int) -> str:
     digest.update(_UNKNOWN.encode())
     digest.update(memoryview(payload)[end:])
     return digest.hexdigest()
-
-
-def sync(file: IO[bytes]) -> None:
-    """Have the system put a flushed file on the disk, so that it outlives a loss of power.
-
-    Raises:
-        OSError: the disk failed.
-    """
-    try:
-        os.fsync(file.fileno())
-    except OSError as error:
-        # Some mounted drives do not offer it; the rename alone is then the best there is.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
-            raise
