@@ -23,11 +23,12 @@ class Pruner:
         """Keep the checkpoints of at least `keep` ended trials: of whole configurations, completed ones first, then by
         the mean of their replicates."""
         kept = 0
-        for suggestion in sorted(history.suggestions.values(), key=_rank):
-            ended = [trial for trial in suggestion.trials if trial.ended is not None]
+        # A configuration is not judged before all its seeds have ended.
+        ended = [each for each in history.suggestions.values() if each.state not in ("waiting", "running")]
+        for suggestion in sorted(ended, key=_rank):
             if kept >= keep:
-                self._delete(ended)
-            kept += len(ended)
+                self._delete(suggestion.trials)
+            kept += len(suggestion.trials)
 
     def _delete(self, trials: list[TrialHistory]) -> None:
         for trial in trials:
@@ -41,6 +42,6 @@ class Pruner:
 
 
 def _rank(suggestion: Suggestion) -> tuple[int, float, int]:
-    order = {"completed": 0, "running": 1, "stopped": 2, "crashed": 3}
+    order = {"completed": 0, "stopped": 1, "crashed": 2}
     value = float("inf") if suggestion.value is None else suggestion.value
-    return order.get(suggestion.state, 4), value, suggestion.trials[0].created.number
+    return order.get(suggestion.state, 3), value, suggestion.trials[0].created.number
