@@ -230,6 +230,8 @@ def test_a_diverged_training_ends_with_code_4(sweep_file, call, tmp_path):
         ("", ["--set", "parameters.training.lr={min: 2.5, max: 1}"], "`min` < `max`"),
         ("", ["--name", "taken"], "exists already"),
         ("", ["--name", "a/b"], "one folder name"),
+        ("", ["--name", "a" * 256], "one folder name"),
+        ("", ["--name", "a\nb"], "one folder name"),
         ("", ["--trials", "none"], "--trials"),
         ("", ["--root", "empty.txt"], "empty.txt"),
     ],

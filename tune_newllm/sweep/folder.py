@@ -23,6 +23,7 @@ from tune_newllm.sweep.tree import none_to_null
 
 _logger = logging.getLogger(__name__)
 
+LONGEST_NAME = 200
 LARGEST_COPIED_CORPUS = 100_000_000
 """Bytes of prepared tokens up to which a sweep folder carries its own copy."""
 
@@ -206,8 +207,12 @@ def free_name(root: Path, stem: str) -> str:
 
 def refuse_taken(root: Path, name: str) -> None:
     """Raise FolderError unless a sweep of this name can be made in root."""
-    if not name or name != Path(name).name or name in (".", ".."):
-        raise FolderError(f"a sweep's name is one folder name, got {name!r}; the place is given by --root")
+    plain = name.isprintable() and len(name.encode(errors="replace")) <= LONGEST_NAME
+    if not name or name != Path(name).name or name in (".", "..") or not plain:
+        raise FolderError(
+            f"a sweep's name is one folder name of printable characters, at most {LONGEST_NAME} bytes, "
+            f"got {name[:300]!r}; the place is given by --root"
+        )
     if (root / name).exists():
         raise FolderError(
             f"{root / name} exists already: choose another --name, or go on with "
