@@ -27,8 +27,9 @@ SMALL = {
 }
 
 
-# In small the twins for a GPU differ from the others in hardly anything.
-RUN = [pytest.param(path, marks=[pytest.mark.slow] if "wikitext2" in path.stem else [], id=path.stem) for path in FILES]
+ALWAYS = {"smoke", "lr_batch", "precision", "joint"}
+"""In small the others differ from these in hardly anything."""
+RUN = [pytest.param(path, marks=[] if path.stem in ALWAYS else [pytest.mark.slow], id=path.stem) for path in FILES]
 
 
 @pytest.mark.parametrize("path", RUN)
