@@ -6,9 +6,11 @@ import signal
 import sys
 import time
 
+import click
 import pytest
 
 from tune_newllm import records
+from tune_newllm.cli import main
 from tune_newllm.sweep.folder import SweepFolder
 from tune_newllm.sweep.history import History
 from tune_newllm.sweep.stopping import stop_signals
@@ -37,6 +39,18 @@ def test_one_signal_asks_and_a_second_ctrl_c_ends(number):
         assert request.signal == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_while_nothing_listens_ends_the_program_with_its_code(monkeypatch):
+    @click.command()
+    def busy():
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(main, "commands", busy)
+    monkeypatch.setattr(sys, "argv", ["tune_newllm"])
+    with pytest.raises(SystemExit) as ending:
+        main.main()
+    assert ending.value.code == 128 + signal.SIGTERM
 
 
 def test_a_signal_that_is_to_be_ignored_stays_ignored():

@@ -49,10 +49,10 @@ def main() -> None:
     except TuneError as error:
         click.echo("\n".join(f"error: {line}" for line in str(error).splitlines()), err=True)
         code = error.exit_code
-    except Terminated:
-        code = 128 + signal.SIGTERM
-    except (KeyboardInterrupt, click.Abort):
-        code = 128 + signal.SIGINT
+    except (KeyboardInterrupt, click.Abort) as ending:
+        # click turns every kind of interrupt into its own error.
+        terminated = isinstance(ending, Terminated) or isinstance(ending.__cause__, Terminated)
+        code = 128 + (signal.SIGTERM if terminated else signal.SIGINT)
     except PermissionError as error:
         click.echo(f"error: no permission to use {error.filename}: change its rights or give another place", err=True)
         code = 2
