@@ -7,6 +7,7 @@ from ray.tune.schedulers import TrialScheduler
 from sweeping import SPEC, result
 
 from tune_newllm.errors import FolderError
+from tune_newllm.sweep import engine
 from tune_newllm.sweep.tuning import RecordingASHA
 
 CONDITIONAL = """\
@@ -82,6 +83,27 @@ def test_records_that_name_trials_outside_the_folder_are_refused(make_driver):
     driver.folder.records.write_text(lines.replace(trial.id, "../../elsewhere"))
     with pytest.raises(FolderError, match="one folder name"):
         make_driver()
+
+
+def test_a_repeated_epoch_is_decided_on_once_and_ends_a_row_of_losses(make_driver):
+    driver, _ = make_driver()
+    asha = RecordingASHA(driver)
+    (trial,) = begin(driver, asha, 1)
+    report(asha, trial, 1, 9.0)
+    driver.crashed(trial.id, "lost")
+    assert trial.crashes == 1
+    before = driver.folder.read()
+    assert report(asha, trial, 1, 9.0) == GO
+    assert (trial.crashes, driver.folder.read()) == (0, before)
+
+
+def test_a_driver_that_ends_between_two_trials_has_not_finished(make_driver):
+    driver, _ = make_driver(SPEC.replace("run_cap: 12", "run_cap: 2"))
+    for finished in (False, True):
+        trial = driver.create()
+        driver.ended(trial.id, "failed", "an error")
+        assert driver.history.unfinished() == []
+        assert engine._end(make_driver(SPEC.replace("run_cap: 12", "run_cap: 2"))[0], None).finished is finished
 
 
 def test_without_within_all_compete(make_driver):

@@ -65,7 +65,6 @@ def test_a_run_stopped_after_epoch_3_and_resumed_equals_one_that_never_stopped(
     assert (resumed.finished, resumed.step) == ("epochs", 20)
     assert [result.plateau_step for result in resumed.history] == [None, None, None, 14, 14]
     assert all(result.noise_scale is None or result.noise_scale > 0 for result in resumed.history)
-    assert (resumed.patience_loss, resumed.bad_epochs) == (resumed.history[0].val_loss, 4)
     paths = tmp_path / "resumed.safetensors", tmp_path / "never_stopped.safetensors"
     for path, each in zip(paths, (resumed, never_stopped), strict=True):
         each.save(path)

@@ -45,6 +45,7 @@ def cluster(address: str, gpus: int | None = None) -> Iterator[list[dict[str, fl
 
     Raises:
         UsageError: no cluster answers at the address.
+        TuneError: Ray does not start here.
     """
     os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
     import ray
@@ -54,39 +55,41 @@ def cluster(address: str, gpus: int | None = None) -> Iterator[list[dict[str, fl
     if ray.is_initialized():
         yield _machines()
         return
-    quiet: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
-    if address == "local":
-        terminate = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(
-                address="local",
-                num_cpus=_allowed_cpus(),
-                num_gpus=gpus,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=_short_temporary_folder(),
-                **quiet,
-            )
-        except Exception as error:
-            raise TuneError(f"Ray did not start on this machine ({error}): try again") from error
-        _take_back(terminate)
-    else:
-        try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UsageError(
-                f"resources.address: no Ray cluster answers at {address!r} ({error}); use `local`"
-            ) from None
+    terminate = signal.getsignal(signal.SIGTERM)
+    _connect(address, gpus)
+    # Ray has its own idea of how a driver ends at SIGTERM.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)
     try:
         yield _machines()
     finally:
         ray.shutdown()
 
 
-def _take_back(terminate: Any) -> None:
-    """Ray has its own idea of how a driver ends at SIGTERM."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminate)
+def _connect(address: str, gpus: int | None) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+    if address != "local":
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UsageError(
+                f"resources.address: no Ray cluster answers at {address!r} ({error}); use `local`"
+            ) from None
+        return
+    try:
+        ray.init(
+            address="local",
+            num_cpus=_allowed_cpus(),
+            num_gpus=gpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=_short_temporary_folder(),
+            **quiet,
+        )
+    except Exception as error:
+        raise TuneError(f"Ray did not start on this machine ({error}): try again") from error
 
 
 def lost_processes() -> list[str]:

@@ -190,15 +190,16 @@ class Driver:
         epoch = max(self.history.trials[trial_id].epochs, default=0)
         self._write(TrialStarted(time=time.time(), trial_id=trial_id, epoch=epoch))
 
-    def epoch(self, trial_id: str, result: dict[str, Any]) -> None:
-        """A worker reports an epoch; one that is on record already is not written twice."""
+    def epoch(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """A worker reports an epoch; one that is on record already is not written twice. Returns whether it is new."""
         trial = self.history.trials[trial_id]
         trial.crashes = 0
         if result["epoch"] in trial.epochs:
-            return
+            return False
         row = EpochRecord.model_validate({**result, "time": time.time(), "trial_id": trial_id})
         self._write(row)
-        self._tell(self.history.trials[trial_id])
+        self._tell(trial)
+        return True
 
     def crashed(self, trial_id: str, reason: str) -> None:
         """The process of a trial was lost: the trial stays unfinished, unless that has happened too often in a row."""

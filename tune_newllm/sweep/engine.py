@@ -200,7 +200,8 @@ def _end(driver: Driver, number: int | None) -> Outcome:
     if number is None and spent and not driver.exhausted():
         driver.finish("budget")
         return Outcome(path, finished=False, spent=tuple(spent))
-    finished = number is None and not driver.history.unfinished()
+    # Where Ray was lost between two trials nothing is unfinished, and yet more would follow.
+    finished = number is None and driver.exhausted()
     driver.finish("finished" if finished else "interrupted")
     return Outcome(path, finished, number)
 

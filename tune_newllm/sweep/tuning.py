@@ -105,10 +105,9 @@ class RecordingASHA(FIFOScheduler):
         """An epoch that is not the trial's last."""
         trial_id = trial.config["id"]
         self._note(trial_id, result)
-        if result["epoch"] in self._driver.history.trials[trial_id].epochs:
+        if not self._driver.epoch(trial_id, result):
             # Trained again, because its checkpoint was damaged; it has been decided on.
             return TrialScheduler.CONTINUE
-        self._driver.epoch(trial_id, result)
         return self._act(trial_id, self._decide(trial_id, result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
@@ -118,8 +117,7 @@ class RecordingASHA(FIFOScheduler):
         if result.get("halt"):
             self._driver.halt(result["halt"])
         elif result.get("state"):
-            if result.get("epoch") is not None and result["epoch"] not in self._driver.history.trials[trial_id].epochs:
-                self._driver.epoch(trial_id, result)
+            if result.get("epoch") is not None and self._driver.epoch(trial_id, result):
                 self._decide(trial_id, result)
             self._driver.ended(trial_id, result["state"], result["reason"])
 
@@ -154,8 +152,7 @@ class RecordingASHA(FIFOScheduler):
 
     def _out_of_patience(self, trial: TrialHistory) -> bool:
         stopping = self._driver.spec.configuration(trial.parameters).training.early_stopping
-        losses = [row.val_loss for _, row in sorted(trial.epochs.items())]
-        return stopping is not None and stopping.bad_epochs(losses) >= stopping.patience
+        return stopping is not None and stopping.spent(row.val_loss for _, row in sorted(trial.epochs.items()))
 
     def _add(self, trial: TrialHistory) -> None:
         if self._driver.spec.early_terminate is not None:

@@ -45,13 +45,13 @@ class EarlyStoppingConfig:
         require(whole(self.patience), "early_stopping.patience must be a whole number above 0", self.patience)
         require(0 <= self.min_delta < math.inf, "early_stopping.min_delta must not be negative", self.min_delta)
 
-    def bad_epochs(self, losses: Iterable[float]) -> int:
-        """Epochs in a row, up to the last of `losses`, that did not improve enough (original research, early
-        stopping)."""
+    def spent(self, losses: Iterable[float]) -> bool:
+        """Whether patience is over after epochs of these losses (original research, early stopping)."""
+        # Not always the lowest so far: one that is lower by less than min_delta is no improvement to compare with.
         best, bad = math.inf, 0
         for loss in losses:
             best, bad = (best, bad + 1) if loss > best - self.min_delta else (loss, 0)
-        return bad
+        return bad >= self.patience
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,6 @@ class TrainState:
     """Optimizer steps taken."""
     tokens: int = 0
     """Training targets seen."""
-    patience_loss: float | None = None
-    """Loss that early stopping compares with; not always the lowest, because of min_delta."""
-    bad_epochs: int = 0
-    """Epochs in a row that did not improve on it."""
     finished: Literal["epochs", "patience"] | None = None
     fingerprint: str = ""
     """Stands for what the run was begun with; whoever owns the file compares it."""
@@ -107,21 +103,16 @@ class TrainState:
         return self.epoch > 0 and self.best_epoch == self.epoch
 
     def record(self, result: EpochResult, config: TrainingConfig) -> None:
-        """Take in a finished epoch and decide whether the run is finished (original research, early stopping)."""
+        """Take in a finished epoch and decide whether the run is finished."""
         self.history.append(result)
-        stopping = config.early_stopping
-        if stopping is not None:
-            if self.patience_loss is not None and result.val_loss > self.patience_loss - stopping.min_delta:
-                self.bad_epochs += 1
-            else:
-                self.patience_loss, self.bad_epochs = result.val_loss, 0
         self.finished = self._finished(config)
 
     def _finished(self, config: TrainingConfig) -> Literal["epochs", "patience"] | None:
         if self.epoch >= config.epochs:
             return "epochs"
         stopping = config.early_stopping
-        return "patience" if stopping is not None and self.bad_epochs >= stopping.patience else None
+        spent = stopping is not None and stopping.spent(result.val_loss for result in self.history)
+        return "patience" if spent else None
 
     def save(self, path: Path, keep: Path | None = None) -> None:
         """Write one safetensors file: tensors `model.*`, `optimizer.*` and `norms`, the rest as JSON in its metadata.
@@ -142,8 +133,6 @@ class TrainState:
             "step": self.step,
             "tokens": self.tokens,
             "micro_batch": self.micro_batch,
-            "patience_loss": self.patience_loss,
-            "bad_epochs": self.bad_epochs,
             "plateau": dataclasses.asdict(self.plateau),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "history": [dataclasses.asdict(result) for result in self.history],
@@ -181,7 +170,6 @@ class TrainState:
         if self.scaler and scalars["scaler"]:
             self.scaler.load_state_dict(scalars["scaler"])
         self.step, self.tokens, self.micro_batch = scalars["step"], scalars["tokens"], scalars["micro_batch"]
-        self.patience_loss, self.bad_epochs = scalars["patience_loss"], scalars["bad_epochs"]
         self.fingerprint = scalars["fingerprint"]
         self.norms, self.plateau = tensors["norms"].tolist(), Plateau(**scalars["plateau"])
         self.history = [EpochResult(**row) for row in scalars["history"]]
