@@ -40,7 +40,8 @@ def conclude(outcome: "Outcome", as_json: bool, changes: Sequence[str] = ()) -> 
     loaded = analysis.load(folder)
     ranked = analysis.best(loaded, 1)
     best = str(ranked.trials.iloc[0]["trial_id"]) if ranked.full_fidelity and not ranked.trials.empty else None
-    problem = _present(folder, best, as_json) if outcome.finished or (best and not outcome.idle) else None
+    whole = outcome.finished or outcome.failing
+    problem = _present(folder, best, as_json) if whole or (best and not outcome.idle) else None
     if outcome.spent:
         click.echo(spent_budget(outcome.spent, folder, changes), err=True)
     if outcome.failing:
@@ -106,6 +107,7 @@ def _export_best(folder: Path, trial: str) -> TuneError | None:
 
 
 def show(summary: dict[str, Any], lines: list[str], as_json: bool) -> None:
+    """Print the answers on stdout, or the summary as JSON."""
     click.echo(json.dumps(summary, indent=2) if as_json else "\n".join(map(wrapped, lines)))
 
 

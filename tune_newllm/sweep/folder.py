@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_newllm import records
-from tune_newllm.data.files import sync
+from tune_newllm.data.files import sync, write_text
 from tune_newllm.errors import FolderError, SpecError
 from tune_newllm.records import Record, SweepExtended, SweepStarted
 from tune_newllm.sweep.document import MOST_RESOLVED_CHARACTERS
@@ -55,10 +55,7 @@ class SweepFolder:
             (draft / "trials").mkdir()
             texts = {"sweep.yaml": spec.to_yaml(), "provenance.json": json.dumps(provenance, indent=2) + "\n"}
             for name, text in {**texts, "records.jsonl": ""}.items():
-                with (draft / name).open("wb") as file:
-                    file.write(text.encode())
-                    file.flush()
-                    sync(file)
+                write_text(draft / name, text)
             _take_name(draft, path)
         except OSError as error:
             raise FolderError(f"cannot write a sweep to {path.parent}: {error.strerror}; make room") from None
