@@ -147,5 +147,14 @@ class NewLLMForCausalLM(PreTrainedModel, GenerationMixin):
         # The state takes the place of a cache of keys and values.
         return False
 
+    def _update_model_kwargs_for_generation(
+        self, outputs: ModelOutput, model_kwargs: dict[str, Any], **kwargs: Any
+    ) -> dict[str, Any]:
+        """Hand the state on to the next step: since version 5.24 transformers itself only knows a `cache`."""
+        updated: dict[str, Any] = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **kwargs)
+        if "state" in outputs:
+            updated["state"] = outputs["state"]
+        return updated
+
     def _reorder_cache(self, state: Tensor, beam_idx: Tensor) -> Tensor:
         return state.index_select(0, beam_idx)
