@@ -54,8 +54,10 @@ ORPHAN_SECONDS = 60.0
 """From the driver's end to that of everything it had started."""
 AGENTS, AGENT_SECONDS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}, 75.0
 """Helpers of Ray that hold nothing of the sweep, and that ask a killed Ray for a minute before they give up."""
+DURABLE = {1, 2, 4}
+"""Epochs of SWEEP that must be on disk before they are reported: ASHA's rungs and the last one."""
 FAULTS = (
-    "epochs on record that vanished", "finished epochs trained twice", "configurations suggested twice",
+    "epochs on record that vanished", "durable epochs trained twice", "configurations suggested twice",
     "trials missing", "study rows left running", "processes left behind", "hangs", "odd exit codes",
     "tables that differ",
 )  # fmt: skip
@@ -72,6 +74,8 @@ class Tally:
     faults: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(FAULTS, 0)))
     resumes: int = 0
     sweeps: int = 0
+    repeated: int = 0
+    """Epochs that were trained again because they came after a checkpoint."""
 
     def fault(self, kind: str, detail: str, number: int = 1) -> None:
         """Count a fault and say it at once."""
@@ -229,8 +233,9 @@ def judge(sweep: Sweep, trials: int, reference: dict[str, Any] | None) -> None:
     fault, rows = sweep.tally.fault, table(sweep.path)
     for log in sweep.path.glob("trials/*/log.txt"):
         epochs = Counter(line.split()[1] for line in log.read_text().splitlines() if line.startswith("epoch "))
-        if more := epochs.total() - len(epochs):
-            fault("finished epochs trained twice", f"{log.parent.name}: {dict(epochs)}", more)
+        sweep.tally.repeated += epochs.total() - len(epochs)
+        if more := sum(times - 1 for epoch, times in epochs.items() if int(epoch) in DURABLE):
+            fault("durable epochs trained twice", f"{log.parent.name}: {dict(epochs)}", more)
     suggested = Counter(str(sorted(parameters.items())) for parameters, _, _ in rows.values())
     if more := suggested.total() - len(suggested):
         fault("configurations suggested twice", str(suggested.most_common(2)), more)
@@ -287,6 +292,7 @@ def main() -> int:
     print(f"{(time.monotonic() - began) / 60:.0f} minutes")
     for title, counts in (("kills", tally.kills), ("exit codes", tally.codes)):
         print(f"{title}: " + ", ".join(f"{number} {name}" for name, number in sorted(counts.items())))
+    print(f"epochs since a checkpoint that were trained again: {tally.repeated}")
     for name, number in tally.faults.items():
         print(f"{number:5} {name}")
     print("verdict: " + ("LOST SOMETHING" if tally.faults.total() else "nothing was lost"))

@@ -81,12 +81,15 @@ def test_weights_that_are_lost_come_from_the_state_of_the_best_epoch(run, copy_o
     ours, theirs = load_checkpoint(copy_of_run), load_checkpoint(run)
     assert f"model.safetensors is {what}: the weights of the best epoch come from" in caplog.text
     assert all(map(torch.equal, ours.model.state_dict().values(), theirs.model.state_dict().values()))
-    # A state that is of a later epoch than the best one is of no use.
+    # A state that is of a later epoch than the best one holds the best one's weights besides.
     state = TrainState.load(copy_of_run / "state.safetensors", ours.configuration.training, ours.model)
     state.history.append(replace(state.history[0], epoch=2, val_loss=99.0))
-    state.save(copy_of_run / "state.safetensors", keep=copy_of_run / "state-previous.safetensors")
-    assert load_checkpoint(copy_of_run)
-    (copy_of_run / "state-previous.safetensors").unlink()
+    with torch.no_grad():
+        state.parameters[0].add_(1.0)
+    state.save(copy_of_run / "state.safetensors")
+    ours = load_checkpoint(copy_of_run)
+    assert all(map(torch.equal, ours.model.state_dict().values(), theirs.model.state_dict().values()))
+    (copy_of_run / "state.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model\.safetensors") as caught:
         load_checkpoint(copy_of_run)
     assert isinstance(caught.value, DamagedCheckpointError) is (what == "damaged")

@@ -1,5 +1,6 @@
 import errno
 import fcntl
+import shutil
 import subprocess
 import weakref
 from contextlib import contextmanager, suppress
@@ -14,8 +15,8 @@ from tune_newllm.errors import CheckpointError, DivergedError, InfeasibleError, 
 from tune_newllm.models import ModelConfig
 from tune_newllm.sweep import trial
 from tune_newllm.training import memory
+from tune_newllm.training.checkpoints import PREVIOUS, STATE, WEIGHTS
 from tune_newllm.training.config import Configuration, TrainingConfig
-from tune_newllm.training.run import PREVIOUS, STATE, WEIGHTS
 
 CONFIGURATION = Configuration(
     CorpusConfig(name="toy", window=12, vocab_size=30, max_samples=64),
@@ -29,9 +30,9 @@ def ask(tmp_path):
     """Makes what a trial is told; equal folders go on with each other."""
     corpus = str(prepare(CONFIGURATION.corpus).folder)
 
-    def make(folder=tmp_path, recorded=(), memory=None):
+    def make(folder=tmp_path, recorded=(), memory=None, rungs=(1, 2)):
         asked = {"folder": str(folder), "id": "t1", "corpus": corpus, "threads": 1, "gpus": 0, "memory": memory}
-        return asked | {"recorded": recorded, "configuration": CONFIGURATION.to_dict()}
+        return asked | {"recorded": recorded, "rungs": rungs, "configuration": CONFIGURATION.to_dict()}
 
     return make
 
@@ -143,6 +144,26 @@ def test_only_what_is_not_on_record_is_reported_and_what_is_lost_is_trained_agai
     anew = list(trial._run(ask(recorded=[1, 2, 3])))
     assert losses(anew) == losses(whole)
     assert "trained anew from the first epoch" in anew[0]["notes"][0]
+
+
+def test_epochs_since_the_last_checkpoint_come_again_after_a_kill_and_not_after_a_stop(ask, tmp_path):
+    whole = list(trial._run(ask(tmp_path / "undisturbed")))
+    killed = trial._run(ask(rungs=[1]))
+    assert [next(killed)["epoch"] for _ in range(2)] == [1, 2]
+    shutil.copytree(tmp_path / "trials", tmp_path / "copy" / "trials")
+    # It has been trained, and reported as well.
+    again = list(trial._run(ask(tmp_path / "copy", rungs=[1], recorded=[1, 2])))
+    assert losses(again) == losses(whole[1:])
+
+    killed.close()
+    assert [row["epoch"] for row in trial._run(ask(rungs=[1], recorded=[1, 2]))] == [3]
+
+    begun = trial._run(ask(tmp_path / "begun", rungs=[]))
+    next(begun)
+    shutil.copytree(tmp_path / "begun", tmp_path / "anew")
+    assert [(row["epoch"], row["notes"]) for row in trial._run(ask(tmp_path / "anew", rungs=[], recorded=[1]))] == [
+        (1, []), (2, []), (3, []),
+    ]  # fmt: skip
 
 
 @contextmanager

@@ -13,11 +13,13 @@ import torch
 
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import prepare
-from tune_newllm.errors import CheckpointError, DamagedCheckpointError, UsageError
+from tune_newllm.errors import CheckpointError, DamagedCheckpointError, DivergedError, UsageError
 from tune_newllm.models import ModelConfig
+from tune_newllm.training import checkpoints, weights
+from tune_newllm.training.checkpoints import PREVIOUS, STATE, WEIGHTS, best_weights
 from tune_newllm.training.config import ClipConfig, Configuration, LRScheduleConfig, TrainingConfig
-from tune_newllm.training.run import PREVIOUS, STATE, WEIGHTS, Run, best_weights
-from tune_newllm.training.state import read_saved_weights
+from tune_newllm.training.loop import fit
+from tune_newllm.training.run import Run
 from tune_newllm.training.weights import read_tensors
 
 CONFIGURATION = Configuration(
@@ -28,6 +30,13 @@ CONFIGURATION = Configuration(
 
 
 FILES = {"configuration.json", "tokenizer.json", WEIGHTS, STATE, PREVIOUS}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _a_checkpoint_after_every_epoch():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "CHECKPOINT_SECONDS", 0.0)
+        yield
 
 
 def small_corpus():
@@ -69,11 +78,16 @@ def spoil(path):
     path.write_bytes(content)
 
 
-def train(folder, corpus, epochs=4):
-    """Epochs of a run, or more of it, whose second epoch is better than its third, and whose fourth is the best."""
+def opened(folder, corpus, epochs=4, ends=()):
+    """A run whose second epoch is better than its third, and whose fourth is the best."""
     schedule = LRScheduleConfig(warmup=7, by="step")
     training = replace(CONFIGURATION.training, epochs=epochs, batch_size=32, lr=1.0, lr_schedule=schedule)
-    run = Run(folder, replace(CONFIGURATION, training=replace(training, clip=ClipConfig("none"))), corpus)
+    return Run(folder, replace(CONFIGURATION, training=replace(training, clip=ClipConfig("none"))), corpus, ends=ends)
+
+
+def train(folder, corpus, epochs=4):
+    """Epochs of that run, or more of it."""
+    run = opened(folder, corpus, epochs)
     list(run.epochs())
     return run
 
@@ -82,8 +96,13 @@ def outcome(run):
     """What no kill and no damage may change: the numbers, and the weights that are kept."""
     assert {path.name for path in run.folder.iterdir()} == FILES
     losses = [(result.epoch, result.train_loss, result.val_loss) for result in run.history]
-    weights, metadata = read_tensors(run.folder / WEIGHTS)
-    return losses, metadata["epoch"], {name: each.tolist() for name, each in weights.items()}
+    return losses, weights_in(run.folder)
+
+
+def weights_in(folder):
+    """The epoch that the weights name, and the weights."""
+    tensors, metadata = read_tensors(folder / WEIGHTS)
+    return metadata["epoch"], {name: each.tolist() for name, each in tensors.items()}
 
 
 class Killed(BaseException):
@@ -143,7 +162,7 @@ def test_a_run_killed_at_any_point_goes_on_as_if_nothing_had_been(begun, three_e
 def epoch_in(path):
     """The epoch of a state, None where there is no whole one."""
     try:
-        return read_saved_weights(path).epoch
+        return len(json.loads(read_tensors(path)[1]["state"])["history"])
     except CheckpointError:
         return None
 
@@ -152,7 +171,7 @@ IN_THE_MIDDLE_OF_THE_THIRD_CHECKPOINT = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 from test_run import Path, small_corpus, torch, train
-from tune_newllm.training import weights
+from tune_newllm.training import checkpoints, weights
 
 def wait(file):
     names.append(file.name)
@@ -161,7 +180,7 @@ def wait(file):
         time.sleep(600)
 
 names = []
-weights.sync = wait
+weights.sync, checkpoints.CHECKPOINT_SECONDS = wait, 0.0
 torch.set_num_threads(1)
 train(Path(sys.argv[2]), small_corpus())
 """
@@ -179,21 +198,19 @@ def test_a_process_killed_in_the_middle_of_a_checkpoint_loses_that_epoch_alone(t
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "missing", "epoch", "weights", "notes"),
+    ("spoilt", "missing", "epoch", "best", "notes"),
     [
         ([], [], 3, "2", []),
         ([PREVIOUS], [], 3, "2", []),
         ([], [WEIGHTS], 3, "2", ["weights of epoch 2, the best one; they are written again"]),
         ([WEIGHTS], [], 3, "2", ["weights of epoch 2, the best one; they are written again"]),
-        ([WEIGHTS], [PREVIOUS], 3, None, ["weights of epoch 2, the best one; they are lost until"]),
+        ([WEIGHTS], [PREVIOUS], 3, "2", ["weights of epoch 2, the best one; they are written again"]),
         ([STATE], [], 2, "2", [f"{STATE} is damaged; going on after epoch 2 from {PREVIOUS}"]),
         ([], [STATE], 2, "2", [f"{STATE} is missing; going on after epoch 2 from {PREVIOUS}"]),
         ([STATE], [WEIGHTS], 2, "2", ["is damaged; going on after", "they are written again"]),
     ],
 )
-def test_what_is_damaged_or_missing_is_made_good(
-    spoilt, missing, epoch, weights, notes, three_epochs, tmp_path, corpus
-):
+def test_what_is_damaged_or_missing_is_made_good(spoilt, missing, epoch, best, notes, three_epochs, tmp_path, corpus):
     folder = shutil.copytree(three_epochs, tmp_path / "run")
     for name in spoilt:
         spoil(folder / name)
@@ -203,8 +220,8 @@ def test_what_is_damaged_or_missing_is_made_good(
     assert len(run.history) == epoch
     assert len(run.notes) == len(notes)
     assert all(expected in note for expected, note in zip(notes, run.notes, strict=True))
-    assert (folder / WEIGHTS).exists() is (weights is not None)
-    assert weights is None or read_tensors(folder / WEIGHTS)[1]["epoch"] == weights
+    assert weights_in(folder) == weights_in(three_epochs)
+    assert weights_in(folder)[0] == best
 
 
 def test_weights_of_an_epoch_that_no_state_knows_are_replaced(three_epochs, tmp_path, corpus):
@@ -247,3 +264,66 @@ def test_only_a_whole_newest_state_tells_the_best_epoch(three_epochs, tmp_path):
     assert best_weights(folder) is not None
     spoil(folder / STATE)
     assert best_weights(folder) is None
+
+
+def test_between_checkpoints_nothing_is_written_and_what_was_trained_since_is_trained_again(
+    tmp_path, corpus, monkeypatch
+):
+    undisturbed = outcome(train(tmp_path / "undisturbed", corpus))
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_SECONDS", float("inf"))
+    run = opened(tmp_path / "run", corpus, ends={2})
+    seen = [(result.epoch, epoch_in(run.folder / STATE), run.saved_epoch) for result in run.epochs()]
+    assert seen == [(1, None, 0), (2, 2, 2), (3, 2, 2), (4, 4, 4)]
+    assert outcome(run) == undisturbed
+
+    killed = opened(tmp_path / "killed", corpus, ends={2})
+    epochs = killed.epochs()
+    first = [next(epochs) for _ in range(3)]
+    again = opened(shutil.copytree(killed.folder, tmp_path / "again"), corpus)
+    assert [result.epoch for result in again.epochs()] == [3, 4]
+    assert outcome(again) == undisturbed
+    assert again.history[2].val_loss == first[2].val_loss
+
+    epochs.close()
+    assert (epoch_in(killed.folder / STATE), epoch_in(killed.folder / PREVIOUS)) == (3, 2)
+    # The best epoch was before the last one, and no state has its number.
+    assert read_tensors(killed.folder / WEIGHTS)[1]["epoch"] == "2"
+    assert [result.epoch for result in opened(killed.folder, corpus).epochs()] == [4]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_leaves_the_one_before(tmp_path, corpus, monkeypatch):
+    undisturbed = outcome(train(tmp_path / "undisturbed", corpus))
+    for stopped in (False, True):
+        run = opened(tmp_path / str(stopped), corpus)
+        epochs = run.epochs()
+        next(epochs)
+        run._checkpoints.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(weights, "sync", no_room)
+            next(epochs)
+            with pytest.raises(OSError, match="no room"):
+                epochs.close() if stopped else list(epochs)
+        assert {path.name for path in run.folder.iterdir()} == FILES - {PREVIOUS}
+        assert epoch_in(run.folder / STATE) == run.saved_epoch == 1
+        assert outcome(train(run.folder, corpus)) == undisturbed
+
+
+def no_room(file):
+    raise OSError(28, "no room")
+
+
+def test_a_run_that_diverges_keeps_its_best_weights_of_all_epochs(three_epochs, tmp_path, corpus, monkeypatch):
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_SECONDS", float("inf"))
+
+    def diverging(state, *arguments):
+        for result in fit(state, *arguments):
+            if result.epoch == 3:
+                raise DivergedError(3, 6, float("nan"))
+            yield result
+
+    monkeypatch.setattr("tune_newllm.training.run.fit", diverging)
+    run = opened(tmp_path / "run", corpus)
+    with pytest.raises(DivergedError):
+        list(run.epochs())
+    assert not (run.folder / STATE).exists()
+    assert weights_in(run.folder) == weights_in(three_epochs)

@@ -170,9 +170,9 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(tiny, windows, tmp_path):
     save_weights(tiny().state_dict(), path)
     assert "not a whole training state" in message(tiny())
     tensors = {f"model.{name}": tensor for name, tensor in tiny().state_dict().items()}
-    save_file(tensors, path, {"state": json.dumps({"format": 2})})
-    assert "format 2, this version reads 3: train anew" in message(tiny())
     save_file(tensors, path, {"state": json.dumps({"format": 3})})
+    assert "format 3, this version reads 4: train anew" in message(tiny())
+    save_file(tensors, path, {"state": json.dumps({"format": 4})})
     assert "it has no checksum" in message(tiny(), damaged=True)
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from tune_newllm.data.tokenizer import WordTokenizer
 from tune_newllm.errors import CheckpointError, DamagedCheckpointError
 from tune_newllm.models import LanguageModel, build
+from tune_newllm.training.checkpoints import WEIGHTS, best_weights
 from tune_newllm.training.config import Configuration
-from tune_newllm.training.run import CONFIGURATION, WEIGHTS, best_weights
+from tune_newllm.training.run import CONFIGURATION
 from tune_newllm.training.weights import insert_weights, read_tensors
 
 _log = logging.getLogger(__name__)

@@ -21,9 +21,10 @@ from tune_newllm.data.tokenizer import BOS, EOS, PAD, SPECIAL, UNK
 from tune_newllm.errors import TuneError, UsageError
 from tune_newllm.models import context_vector, recurrence
 from tune_newllm.training.batches import to_tensors
+from tune_newllm.training.checkpoints import WEIGHTS
 from tune_newllm.training.device import resolve_device
 from tune_newllm.training.loop import evaluate
-from tune_newllm.training.run import CONFIGURATION, WEIGHTS
+from tune_newllm.training.run import CONFIGURATION
 from tune_newllm.training.weights import save_weights
 
 _CODE = [

@@ -5,7 +5,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,7 +119,8 @@ def _opened_run(folder: Path, configuration: "Configuration", start: Path | None
     from tune_newllm.artifacts.checkpoint import load_checkpoint, read_configuration
     from tune_newllm.data.corpora import prepare
     from tune_newllm.sweep.lock import trial_lock
-    from tune_newllm.training.run import Run, has_begun
+    from tune_newllm.training.checkpoints import has_begun
+    from tune_newllm.training.run import Run
 
     source = load_checkpoint(start) if start else None
     if source and source.configuration.model != configuration.model:
@@ -176,16 +177,18 @@ def _train(run: "Run", as_json: bool) -> None:
         click.echo(f"going on after epoch {run.history[-1].epoch}", err=True)
     _warn(run)
     try:
-        for result in run.epochs():
-            _warn(run)
-            click.echo(
-                f"epoch {result.epoch:>3}  train {result.train_loss:.4f}  val {result.val_loss:.4f}  "
-                f"ppl {result.val_ppl:.2f}  acc {result.val_acc:.3f}  {result.tokens_per_s:,.0f} tokens/s  "
-                f"{result.seconds:.1f} s",
-                err=True,
-            )
+        with closing(run.epochs()) as results:
+            for result in results:
+                _warn(run)
+                click.echo(
+                    f"epoch {result.epoch:>3}  train {result.train_loss:.4f}  val {result.val_loss:.4f}  "
+                    f"ppl {result.val_ppl:.2f}  acc {result.val_acc:.3f}  {result.tokens_per_s:,.0f} tokens/s  "
+                    f"{result.seconds:.1f} s",
+                    err=True,
+                )
     except KeyboardInterrupt:
-        click.echo("stopped; the same command goes on after the last epoch shown", err=True)
+        where = f"goes on after epoch {run.saved_epoch}" if run.saved_epoch else "begins anew"
+        click.echo(f"stopped; the same command {where}", err=True)
         raise
     best = min(run.history, key=lambda result: result.val_loss)
     if as_json:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from tune_newllm.records import TrialEnded
 from tune_newllm.sweep.folder import SweepFolder
 from tune_newllm.sweep.history import History, Suggestion, TrialHistory
-from tune_newllm.training.run import PREVIOUS, STATE, WEIGHTS
+from tune_newllm.training.checkpoints import PREVIOUS, STATE, WEIGHTS
 
 
 class Pruner:

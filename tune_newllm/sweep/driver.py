@@ -193,7 +193,6 @@ class Driver:
     def epoch(self, trial_id: str, result: dict[str, Any]) -> bool:
         """A worker reports an epoch; one that is on record already is not written twice. Returns whether it is new."""
         trial = self.history.trials[trial_id]
-        trial.crashes = 0
         if result["epoch"] in trial.epochs:
             return False
         row = EpochRecord.model_validate({**result, "time": time.time(), "trial_id": trial_id})

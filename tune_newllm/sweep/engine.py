@@ -184,8 +184,10 @@ def _shared(driver: Driver, corpus: Path) -> dict[str, Any]:
     # Planned for so many trials on the machine that the sweep began on; elsewhere halving has to do.
     if facts.get("hardware", {}).get("max_concurrent") == driver.spec.resources.max_concurrent:
         memory = (facts.get("memory") or {}).get("per_trial")
+    rule = driver.spec.early_terminate
+    rungs = [] if rule is None else rule.rungs(driver.spec.training.epochs)
     resources = {"threads": threads(driver.spec), "gpus": driver.spec.resources.gpus_per_trial, "memory": memory}
-    return {"folder": str(driver.folder.path), "corpus": str(corpus), **resources}
+    return {"folder": str(driver.folder.path), "corpus": str(corpus), "rungs": rungs, **resources}
 
 
 def _end(driver: Driver, number: int | None) -> Outcome:

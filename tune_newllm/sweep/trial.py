@@ -4,8 +4,8 @@ import dataclasses
 import errno
 import os
 import traceback
-from collections.abc import Collection, Generator, Iterator
-from contextlib import suppress
+from collections.abc import Collection, Generator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +85,14 @@ def _run(trial: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
         with trial_lock(folder, LOCK_SECONDS):
             run = _open(trial, folder)
             notes = run.notes
-            for result in _epochs(run, trial["recorded"], folder):
-                yield result | {"notes": _passed_on(notes, folder)}
+            results = _epochs(run, trial["recorded"], folder)
+            try:
+                for result in results:
+                    yield result | {"notes": _passed_on(notes, folder)}
+            finally:
+                # A trial that is stopped saves where it stands; on a full disk it loses what its checkpoint lacks.
+                with suppress(OSError):
+                    results.close()
     except Exception as error:
         ending = _ending(error, folder)
     if ending is not None:
@@ -102,9 +108,10 @@ def _open(trial: dict[str, Any], folder: Path) -> "Run":
     import torch
 
     from tune_newllm.data.corpora import open_prepared
+    from tune_newllm.training.checkpoints import PREVIOUS, STATE, WEIGHTS, has_begun
     from tune_newllm.training.device import limit_memory
     from tune_newllm.training.memory import measure_step
-    from tune_newllm.training.run import PREVIOUS, STATE, WEIGHTS, Run, has_begun
+    from tune_newllm.training.run import Run
 
     torch.set_num_threads(trial["threads"])
     configuration = TypeAdapter(Configuration).validate_python(trial["configuration"])
@@ -115,13 +122,13 @@ def _open(trial: dict[str, Any], folder: Path) -> "Run":
     planned = trial["memory"] is not None and not begun
     memory = measure_step(configuration, len(corpus.tokenizer)) if planned else None
     try:
-        run = Run(folder, configuration, corpus)
+        run = Run(folder, configuration, corpus, ends=trial["rungs"])
     except DamagedCheckpointError:
         for name in (STATE, PREVIOUS, WEIGHTS):
             with suppress(FileNotFoundError):
                 (folder / name).replace(folder / f"{name}.damaged")
-        run = Run(folder, configuration, corpus)
-    if (begun or trial["recorded"]) and not run.history:
+        run = Run(folder, configuration, corpus, ends=trial["rungs"])
+    if (begun or any(epoch in trial["recorded"] for epoch in trial["rungs"])) and not run.history:
         # Its seeds make it the same training again.
         run.notes.append(f"{folder} has no whole training state any more: trained anew from the first epoch")
     if memory is not None:
@@ -134,8 +141,8 @@ def _open(trial: dict[str, Any], folder: Path) -> "Run":
     return run
 
 
-def _epochs(run: "Run", recorded: Collection[int], folder: Path) -> Iterator[dict[str, Any]]:
-    """Report the epochs that are not on record. Where an older state had to do, some that are come once more."""
+def _epochs(run: "Run", recorded: Collection[int], folder: Path) -> Generator[dict[str, Any], None, None]:
+    """Report the epochs that are not on record; those since the checkpoint that the trial goes on from come again."""
     pending = [result for result in run.history if result.epoch not in recorded]
     for result in pending:
         yield _report(result, run.finished if result is pending[-1] else None)
@@ -145,9 +152,10 @@ def _epochs(run: "Run", recorded: Collection[int], folder: Path) -> Iterator[dic
         return
     from tune_newllm.training.run import log_line
 
-    for result in run.epochs():
-        _log(folder, log_line(result))
-        yield _report(result, run.finished)
+    with closing(run.epochs()) as results:
+        for result in results:
+            _log(folder, log_line(result))
+            yield _report(result, run.finished)
 
 
 def _ending(error: Exception, folder: Path) -> dict[str, Any]:

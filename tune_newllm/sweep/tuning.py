@@ -106,7 +106,7 @@ class RecordingASHA(FIFOScheduler):
         trial_id = trial.config["id"]
         self._note(trial_id, result)
         if not self._driver.epoch(trial_id, result):
-            # Trained again, because its checkpoint was damaged; it has been decided on.
+            # Trained again, because it came after the last checkpoint; it has been decided on.
             return TrialScheduler.CONTINUE
         return self._act(trial_id, self._decide(trial_id, result))
 

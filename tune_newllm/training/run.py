@@ -4,26 +4,22 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
-
 from tune_newllm.data.files import write_text
 from tune_newllm.data.tokenizer import FILE_NAME
-from tune_newllm.errors import CheckpointError, DamagedCheckpointError, UsageError
+from tune_newllm.errors import CheckpointError, DivergedError, InfeasibleError, UsageError
 from tune_newllm.models import LanguageModel, build
+from tune_newllm.training.checkpoints import STATE, WEIGHTS, Checkpoints, has_begun
 from tune_newllm.training.config import Configuration
 from tune_newllm.training.loop import EpochResult, fit
-from tune_newllm.training.state import TrainState, read_saved_weights
-from tune_newllm.training.weights import can_be_read, read_tensors, save_weights
+from tune_newllm.training.state import TrainState
 
 if TYPE_CHECKING:
     from tune_newllm.data.corpora import PreparedCorpus
 
-STATE, PREVIOUS = "state.safetensors", "state-previous.safetensors"
-WEIGHTS = "model.safetensors"
 CONFIGURATION = "configuration.json"
 
 
@@ -32,10 +28,8 @@ class Run:
 
     The folder holds `configuration.json`, `tokenizer.json`, `model.safetensors` (the weights of the epoch with the
     lowest val_loss), `state.safetensors` (everything needed to go on) and `state-previous.safetensors` (the same of
-    the epoch before, in case the newer one gets damaged). A folder with a state is continued.
-
-    An epoch's state is written before its weights. So these are never ahead of it, and where a kill left them behind
-    they are written again from the state when the run is opened.
+    the checkpoint before, in case the newer one gets damaged). A folder with a state is continued; the epochs since
+    then are trained again, bit by bit as before.
 
     Args:
         folder: made if need be.
@@ -43,6 +37,8 @@ class Run:
         corpus: the prepared corpus, of which `corpus.max_samples` texts are trained on; its tokenizer is saved beside
             the weights.
         model: start from these weights instead of fresh ones.
+        ends: epochs after which whoever reads the results may end the training for good; like the last one these are
+            on disk before their results are yielded.
 
     Raises:
         DamagedCheckpointError: the folder has states, but no whole one.
@@ -51,16 +47,21 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, configuration: Configuration, corpus: "PreparedCorpus", model: LanguageModel | None = None
+        self,
+        folder: Path,
+        configuration: Configuration,
+        corpus: "PreparedCorpus",
+        model: LanguageModel | None = None,
+        ends: Collection[int] = (),
     ) -> None:
-        self.folder, self.configuration = folder, configuration
+        self.folder, self.configuration, self._ends = folder, configuration, ends
         self._corpus = corpus.first(configuration.corpus.max_samples)
         training = configuration.training
         model = model or build(configuration.model, len(corpus.tokenizer), training.seed)
-        self._newest_is_whole, self._fingerprint = True, _fingerprint(configuration)
-        begun = has_begun(folder)
+        self._fingerprint = _fingerprint(configuration)
+        self._checkpoints = Checkpoints(folder, self._fingerprint)
         # Before the folder is made, so that what cannot be trained leaves none behind.
-        self._state = self._newest_state(model) if begun else TrainState.create(training, model)
+        self._state = self._newest_state(model) if has_begun(folder) else TrainState.create(training, model)
         self._state.fingerprint = self._fingerprint
         self.notes = self._state.notes
         """What the user should know, a line each; emptied by whoever passes it on."""
@@ -69,34 +70,20 @@ class Run:
             _remove_drafts(folder)
             corpus.tokenizer.save(folder)
             self._write_configuration()
-            self._mend_weights()
+            self.notes += self._checkpoints.mend_weights(self._state)
         except OSError as error:
             raise UsageError(
                 f"a run needs a folder it can write to, got {folder} ({error.strerror}): give another one"
             ) from error
 
     def _newest_state(self, model: LanguageModel) -> TrainState:
-        """The newest whole state. One that is whole but does not fit is an error, never passed over."""
-        faults = []
-        for name in (STATE, PREVIOUS):
-            path = self.folder / name
-            if not path.exists():
-                faults.append(f"{path} is missing")
-                continue
-            try:
-                state = TrainState.load(path, self.configuration.training, model)
-            except DamagedCheckpointError:
-                faults.append(f"{path} is damaged")
-                continue
-            if state.fingerprint != self._fingerprint:
-                raise CheckpointError(
-                    f"{path} is of a training with another configuration{self._difference()}: "
-                    "go on with that one or give another folder"
-                )
-            self._newest_is_whole = name == STATE
-            state.notes += [f"{fault}; going on after epoch {state.epoch} from {name}" for fault in faults]
-            return state
-        raise DamagedCheckpointError(f"{' and '.join(faults)}: remove what is there to train anew, or use another copy")
+        state = self._checkpoints.newest(self.configuration.training, model)
+        if state.fingerprint != self._fingerprint:
+            raise CheckpointError(
+                f"{self.folder} has the state of a training with another configuration{self._difference()}: "
+                "go on with that one or give another folder"
+            )
+        return state
 
     def _difference(self) -> str:
         """In which keys the folder's configuration is another one, as far as it says so."""
@@ -107,24 +94,6 @@ class Run:
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return ""
         return f" ({', '.join(keys)})" if keys else ""
-
-    def _mend_weights(self) -> None:
-        """See to it that the weights are those of the best epoch, or that there are none."""
-        path, best = self.folder / WEIGHTS, self._state.best_epoch
-        if best is None or _origin(path) == self._origin_of(best):
-            return
-        found = best_weights(self.folder, best)
-        if found is None:
-            path.unlink(missing_ok=True)
-            outcome = "lost until there is a better one"
-        else:
-            save_weights(found, path, self._origin_of(best))
-            outcome = "written again"
-        self.notes.append(f"{path} did not hold the weights of epoch {best}, the best one; they are {outcome}")
-
-    def _origin_of(self, epoch: int) -> dict[str, str]:
-        """Metadata of the weights after an epoch."""
-        return {"epoch": str(epoch), "fingerprint": self._fingerprint}
 
     def _write_configuration(self) -> None:
         """Also when a run goes on: it may have been given more epochs."""
@@ -150,62 +119,38 @@ class Run:
         """Why the training is over, None while it is not."""
         return self._state.finished
 
-    def epochs(self) -> Iterator[EpochResult]:
-        """Train on, one result at a time; each is on disk with its state before it is yielded.
+    @property
+    def saved_epoch(self) -> int:
+        """The epoch after which another process would go on now."""
+        return self._checkpoints.epoch
+
+    def epochs(self) -> Generator[EpochResult, None, None]:
+        """Train on, one result at a time. To stop between two of them close the iterator, which saves what is there.
 
         Raises:
-            DivergedError, InfeasibleError: as `training.loop.fit`; the files keep the last good epoch.
-            OSError: the folder cannot be written to any more; likewise.
+            DivergedError, InfeasibleError: as `training.loop.fit`; the state on disk is that of the last checkpoint,
+                the weights are the best ones of all epochs.
+            OSError: the folder cannot be written to any more; what the last checkpoint left stays.
         """
-        for result in fit(self._state, self._corpus.train, self._corpus.validation, self.configuration.training):
-            # A damaged state must not take the place of the whole one that is left.
-            self._state.save(self.folder / STATE, keep=self.folder / PREVIOUS if self._newest_is_whole else None)
-            self._newest_is_whole = True
-            if self._state.is_best:
-                save_weights(self._state.model.state_dict(), self.folder / WEIGHTS, self._origin_of(result.epoch))
-            yield result
-
-
-def has_begun(folder: Path) -> bool:
-    """Whether a folder has a state to go on from, or what damage has left of one."""
-    return (folder / STATE).exists() or (folder / PREVIOUS).exists()
-
-
-def best_weights(folder: Path, best: int | None = None) -> dict[str, Tensor] | None:
-    """The weights of a run's best epoch out of its states; None where that epoch is neither of theirs.
-
-    Args:
-        best: that epoch, if it is known; otherwise the newest state tells, which alone knows of all epochs.
-
-    Raises:
-        CheckpointError: a state cannot be read.
-    """
-    for name in (STATE, PREVIOUS):
+        state, checkpoints = self._state, self._checkpoints
         try:
-            saved = read_saved_weights(folder / name)
-        except CheckpointError as error:
-            if not can_be_read(error):
-                raise
-            if best is None:
-                return None
-            continue
-        best = best or saved.best_epoch
-        if saved.epoch == best:
-            return saved.tensors
-    return None
-
-
-def _origin(weights: Path) -> dict[str, str] | None:
-    """The epoch and the fingerprint that weights name; None where the file does not, is missing or damaged."""
-    try:
-        metadata = read_tensors(weights)[1]
-        return {key: metadata[key] for key in ("epoch", "fingerprint")}
-    except KeyError:
-        return None
-    except CheckpointError as error:
-        if not can_be_read(error):
+            for result in fit(state, self._corpus.train, self._corpus.validation, self.configuration.training):
+                checkpoints.check()
+                awaited = state.finished is not None or result.epoch in self._ends
+                if awaited or checkpoints.due():
+                    checkpoints.write(state, wait=awaited)
+                yield result
+        except GeneratorExit:
+            checkpoints.wait()
+            if checkpoints.epoch < state.epoch:
+                checkpoints.write(state, wait=True)
             raise
-        return None
+        except (DivergedError, InfeasibleError):
+            checkpoints.keep_best(state)
+            raise
+        finally:
+            # Ctrl-C in the middle of an epoch leaves no state to be saved but the one that is being written.
+            checkpoints.wait()
 
 
 def _fingerprint(configuration: Configuration) -> str:

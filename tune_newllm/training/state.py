@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,9 @@ from tune_newllm.training.device import Number, require_number, resolve_device, 
 from tune_newllm.training.metrics import EpochResult
 from tune_newllm.training.optim import build_optimizers
 from tune_newllm.training.signals import Plateau
-from tune_newllm.training.weights import has_checksum, insert_weights, read_tensors, write_tensors
+from tune_newllm.training.weights import has_checksum, insert_weights, pack, read_tensors, write_packed
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass
@@ -55,6 +55,8 @@ class TrainState:
     """Gradient norms of all steps that were applied, ascending; kept only for a clip schedule that reads them."""
     plateau: Plateau = field(default_factory=Plateau)
     history: list[EpochResult] = field(default_factory=list)
+    best: dict[str, Tensor] | None = None
+    """The model's weights after the best epoch, a copy on the CPU; None before the first epoch."""
     notes: list[str] = field(default_factory=list)
     """What the user should know, a line each; not saved, and emptied by whoever passes it on."""
 
@@ -105,6 +107,8 @@ class TrainState:
     def record(self, result: EpochResult, config: TrainingConfig) -> None:
         """Take in a finished epoch and decide whether the run is finished."""
         self.history.append(result)
+        if self.is_best:
+            self.best = {name: each.to("cpu", copy=True) for name, each in self.model.state_dict().items()}
         self.finished = self._finished(config)
 
     def _finished(self, config: TrainingConfig) -> Literal["epochs", "patience"] | None:
@@ -114,10 +118,13 @@ class TrainState:
         spent = stopping is not None and stopping.spent(result.val_loss for result in self.history)
         return "patience" if spent else None
 
-    def save(self, path: Path, keep: Path | None = None) -> None:
-        """Write one safetensors file: tensors `model.*`, `optimizer.*` and `norms`, the rest as JSON in its metadata.
+    def save(self, path: Path) -> None:
+        """Write it atomically: a reader finds the old file or the new one, never a part. Raises OSError."""
+        write_packed(path, self.pack())
 
-        Atomic: a reader finds the old file or the new one, never a part; the old one then gets the name `keep`.
+    def pack(self) -> bytes:
+        """A copy of it as the bytes of one safetensors file, for `write_packed`: tensors `model.*`, `optimizer.*`,
+        `norms` and, unless the last epoch is the best, `best.*`; the rest as JSON in the metadata.
         """
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for optimizer, names in zip(self.optimizers, self._names(), strict=True):
@@ -125,6 +132,8 @@ class TrainState:
                 tensors |= {
                     f"optimizer.{names[index]}.{slot}": each for slot, each in slots.items() if each is not None
                 }
+        if self.best is not None and not self.is_best:
+            tensors |= {f"best.{name}": each for name, each in self.best.items()}
         tensors["norms"] = torch.tensor(self.norms, dtype=torch.float64)
         scalars = {
             "format": _FORMAT,
@@ -137,7 +146,7 @@ class TrainState:
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "history": [dataclasses.asdict(result) for result in self.history],
         }
-        write_tensors(path, tensors, {"state": json.dumps(scalars)}, keep)
+        return pack(tensors, {"state": json.dumps(scalars)})
 
     @classmethod
     def load(cls, path: Path, config: TrainingConfig, model: LanguageModel) -> "TrainState":
@@ -173,6 +182,7 @@ class TrainState:
         self.fingerprint = scalars["fingerprint"]
         self.norms, self.plateau = tensors["norms"].tolist(), Plateau(**scalars["plateau"])
         self.history = [EpochResult(**row) for row in scalars["history"]]
+        self.best = _best_weights(tensors, self.history)
 
     def _kinds(self) -> list[str]:
         return [type(optimizer).__name__ for optimizer in self.optimizers]
@@ -183,27 +193,16 @@ class TrainState:
         return [[names[each] for group in one.param_groups for each in group["params"]] for one in self.optimizers]
 
 
-class SavedWeights(NamedTuple):
-    """The model of a training state on disk."""
-
-    tensors: dict[str, Tensor]
-    """By their `state_dict` names, on the CPU."""
-    epoch: int
-    """Finished epochs."""
-    best_epoch: int
-    """The one of them with the lowest val_loss."""
-
-
-def read_saved_weights(path: Path) -> SavedWeights:
-    """The model alone out of a file that `TrainState.save` wrote.
+def read_saved_weights(path: Path) -> dict[str, Tensor] | None:
+    """The weights of the best epoch, by their `state_dict` names and on the CPU, out of a file that `TrainState.save`
+    wrote; None where no epoch was finished.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another version.
     """
     tensors, scalars = _read(path)
     with _whole(path):
-        history = [EpochResult(**row) for row in scalars["history"]]
-        return SavedWeights(_below("model.", tensors), len(history), _best_epoch(history))
+        return _best_weights(tensors, [EpochResult(**row) for row in scalars["history"]])
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -234,6 +233,15 @@ def _whole(path: Path) -> Iterator[None]:
 
 def _best_epoch(history: list[EpochResult]) -> int:
     return min(history, key=lambda result: result.val_loss).epoch
+
+
+def _best_weights(tensors: dict[str, Tensor], history: list[EpochResult]) -> dict[str, Tensor] | None:
+    if not history:
+        return None
+    best = _below("model." if _best_epoch(history) == len(history) else "best.", tensors)
+    if not best:
+        raise ValueError("the weights of its best epoch are missing")
+    return best
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -45,24 +45,33 @@ def insert_weights(path: Path, tensors: Mapping[str, Tensor], model: nn.Module) 
     model.load_state_dict(dict(tensors))
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], keep: Path | None = None
-) -> None:
-    """Write a safetensors file under a temporary name, then rename it: readers find the old file or the whole new one.
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whole or not at all: see `pack` and `write_packed`."""
+    write_packed(path, pack(tensors, metadata))
+
+
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A copy of tensors, on any device, as the bytes of a safetensors file that is still without its checksum.
 
     Args:
-        path: the file.
-        tensors: on any device.
-        metadata: beside the marks and the checksum, which every file gets.
+        metadata: beside the marks, which every file gets.
+    """
+    return safetensors.torch.save(
+        {name: each.detach().cpu().contiguous() for name, each in tensors.items()},
+        {**metadata, **_OURS, _CHECKSUM: _UNKNOWN},
+    )
+
+
+def write_packed(path: Path, payload: bytes, keep: Path | None = None) -> None:
+    """Write what `pack` gave, with its checksum, under a temporary name, then rename it: readers find the old file or
+    the whole new one.
+
+    Args:
         keep: a further name, which the old file takes just before the new one takes its place.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    payload = safetensors.torch.save(
-        {name: each.detach().cpu().contiguous() for name, each in tensors.items()},
-        {**metadata, **_OURS, _CHECKSUM: _UNKNOWN},
-    )
     start, end = _checksum_place(payload)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
