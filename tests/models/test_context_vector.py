@@ -90,8 +90,9 @@ def masks(model, steps, batch, seed):
     """The dropout masks of a forward pass: for each layer 16 random bits per unit, dropped when lowest."""
     generator, units = torch.Generator().manual_seed(seed), steps * batch * 7
     for _ in model.layers:
-        words = torch.empty(-(-units // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
-        yield (words.view(torch.int16)[:units].view(steps, batch, 7) >= model.dropout * 65536 - 32768).double()
+        stream = np.random.SFC64(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
+        bits = np.frombuffer(stream.random_raw(-(-units // 4)).tobytes(), dtype=np.int16)[:units]
+        yield torch.from_numpy(bits.reshape(steps, batch, 7) >= model.dropout * 65536 - 32768).double()
 
 
 VARIANTS = [{}, {"ffn": "residual"}, {"tied": True}]

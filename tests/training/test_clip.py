@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tune_newllm.training.clip import ClipConfig, clip_gradients, clip_limit, gradient_norm
+from tune_newllm.training.clip import ClipConfig, clip_divisor, clip_limit, gradient_norm
 from tune_newllm.training.schedules import Position
 
 
@@ -48,17 +48,12 @@ def test_percentile_is_that_of_all_norms_so_far(percentile):
     assert clip_limit(config, at_epoch(0), []) is None
 
 
-def test_the_norm_is_global_and_clipping_keeps_the_direction():
+@pytest.mark.parametrize("limit", [0.5, 2.5e-8, 7.0])
+def test_the_norm_is_global_and_the_divisor_brings_it_to_the_limit(limit):
     first, second, unused = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
-    first.grad, second.grad = torch.tensor([3.0, 0.0]), torch.tensor([0.0, -4.0])
-    parameters = [first, second, unused]
-    norm = gradient_norm(parameters).item()
-    assert norm == 5.0
-    clip_gradients(parameters, norm, 0.5)
-    assert first.grad.tolist() == pytest.approx([0.3, 0.0], abs=1e-6)
-    assert gradient_norm(parameters).item() == pytest.approx(0.5, rel=1e-5)
-    # Far below 1e-6, which torch adds to the norm.
-    first.grad = torch.tensor([3e-8, 0.0])
-    second.grad = torch.tensor([0.0, 4e-8])
-    clip_gradients(parameters, 5e-8, 2.5e-8)
-    assert gradient_norm(parameters).item() == pytest.approx(2.5e-8, rel=1e-4)
+    # The second limit is far below 1e-6, which torch adds to the norm.
+    size = min(1.0, 2 * limit)
+    first.grad, second.grad = torch.tensor([3.0 * size, 0.0]), torch.tensor([0.0, -4.0 * size])
+    norm = gradient_norm([first, second, unused])
+    assert norm.item() == pytest.approx(5 * size)
+    assert clip_divisor(norm, limit).item() == pytest.approx(max(1, 5 * size / limit))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tune_newllm.training.config import TrainingConfig
-from tune_newllm.training.optim import build_optimizers, effective_lr
+from tune_newllm.training.optim import build_optimizers, effective_lr, take_step
 
 
 def test_the_peak_rate_goes_through_both_rules():
@@ -92,3 +92,18 @@ def test_muon_orthogonalises_hidden_matrices_and_adamw_has_the_rest(tiny):
         wanted = 0.2 * math.sqrt(max(change.shape)) * left @ right
         assert torch.cosine_similarity(change.flatten(), wanted.flatten(), dim=0) > 0.95, name
         assert change.norm() == pytest.approx(wanted.norm().item(), rel=0.2), name
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd", "muon"])
+def test_a_divisor_is_the_same_as_smaller_gradients(kind, tiny):
+    config = TrainingConfig(optimizer=kind, lr=0.01, eps=1e-2, weight_decay=0.1)
+    after = []
+    for divisor in (torch.tensor(4.0), None):
+        model, generator = tiny(), torch.Generator().manual_seed(0)
+        optimizers = build_optimizers(config, model)
+        for _ in range(2):
+            for each in model.parameters():
+                each.grad = torch.randn(each.shape, generator=generator) / (1 if divisor is not None else 4)
+            take_step(optimizers, divisor)
+        after.append([each.detach() for each in model.parameters()])
+    torch.testing.assert_close(*after, rtol=1e-4, atol=1e-6)

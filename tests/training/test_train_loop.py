@@ -58,7 +58,7 @@ def test_results_agree_with_a_loop_written_out(tiny, windows):
     assert 0 < result.seconds < 60
     assert result.tokens_per_s > 0
     for mine, theirs in zip(state.model.parameters(), model.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=5e-6)
 
 
 def test_micro_batches_and_padding_do_not_change_the_numbers(tiny, windows):
@@ -71,6 +71,17 @@ def test_micro_batches_and_padding_do_not_change_the_numbers(tiny, windows):
             got, want = ([getattr(result, name) for result in each] for each in (parts, whole))
             assert got == pytest.approx(want, rel=1e-5), (micro_batch, name)
         assert [each.tokens for each in parts] == [each.tokens for each in whole]
+
+
+def look_before(model, look):
+    """Call `look` with the tokens of every pass before it."""
+    features = model.features
+
+    def looked(tokens, state=None):
+        look(tokens)
+        return features(tokens, state)
+
+    model.features = looked
 
 
 def full_device():
@@ -87,15 +98,15 @@ def test_out_of_memory_halves_the_micro_batch_for_good_and_changes_no_number(fai
     _, whole = run(CONFIG, tiny(), train, validation)
     inspect, looks = model.inspect, []
 
-    def forward(_, inputs):
-        if model.training and len(inputs[0]) > 3:
+    def before(tokens):
+        if model.training and len(tokens) > 3:
             fail()
 
     def inspect_once(sample):
         looks.append(len(sample))
         return fail() if len(looks) == 1 else inspect(sample)
 
-    model.register_forward_pre_hook(forward)
+    look_before(model, before)
     model.inspect = inspect_once
     state = TrainState.create(CONFIG, model)
     parts = [next(fit(state, train, validation, CONFIG))]
@@ -118,18 +129,18 @@ def test_a_step_that_ran_out_of_memory_leaves_neither_gradients_nor_masks_nor_te
     smaller, halved = (TrainState.create(CONFIG, tiny(dropout=0.3)) for _ in range(2))
     held = []
 
-    def fail_in_the_second_pass(model, inputs):
+    def fail_in_the_second_pass(tokens):
         if len(held) == 2:
             assert held[1]() is None
             return
-        tokens = inputs[0].clone()
+        tokens = tokens.clone()
         held.append(weakref.ref(tokens))
         if len(held) == 2:
             full_device()
 
-    halved.model.register_forward_pre_hook(fail_in_the_second_pass)
+    look_before(halved.model, fail_in_the_second_pass)
     # Two passes of four, of which the first leaves gradients and draws masks; then four of two.
-    assert train_step(halved, windows(8), 1.0, 4) == train_step(smaller, windows(8), 1.0, 2)
+    assert train_step(halved, windows(8), 1.0, 4).read() == train_step(smaller, windows(8), 1.0, 2).read()
     assert (halved.micro_batch, halved.step) == (2, 1)
     assert all(map(torch.equal, halved.model.parameters(), smaller.model.parameters()))
 
@@ -140,7 +151,7 @@ def test_what_no_micro_batch_helps_is_infeasible(tiny, windows, monkeypatch):
     with pytest.raises(InfeasibleError, match=r"out of memory in the optimizer's step: "):
         train_step(state, windows(8), None, 8)
     assert state.micro_batch == 8
-    state.model.register_forward_pre_hook(lambda model, inputs: full_device())
+    look_before(state.model, lambda tokens: full_device())
     with pytest.raises(InfeasibleError, match=r"out of memory with one sequence at a time: "):
         train_step(state, windows(8), None, 8)
     assert state.micro_batch == 1

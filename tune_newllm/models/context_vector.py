@@ -8,7 +8,7 @@ One step, for token x and context c (original research, model equations):
     delta, f, g = W_u h_L + b_u, sigmoid(W_f h_L + b_f), sigmoid(W_g h_L + b_g)
     c'     = clamp(LayerNorm(f * c + g * delta), -10, 10)      the context of the next step
 
-Shape suffixes: B sequences, T time steps, V vocabulary, E embedding, H hidden, C context.
+Shape suffixes: B sequences, T time steps, V vocabulary, E embedding, H hidden, C context, F features.
 """
 
 from typing import Literal, NamedTuple, cast
@@ -49,10 +49,12 @@ class _TiedOutput(nn.Module):
         super().__init__()
         self.projection = _Linear(hidden_dim, embed_dim, bias=False) if hidden_dim != embed_dim else None
         self.bias = nn.Parameter(torch.empty(vocab_size))
+        self.embed_dim = embed_dim
 
-    def forward(self, hidden_BTH: Tensor, embedding_VE: Tensor) -> Tensor:
-        projected_BTE = hidden_BTH if self.projection is None else self.projection(hidden_BTH)
-        return F.linear(projected_BTE * embedding_VE.shape[1] ** -0.5, embedding_VE, self.bias)
+    def features(self, hidden_TBH: Tensor) -> Tensor:
+        """What the embedding's rows are multiplied by, [T, B, E]."""
+        projected_TBE = hidden_TBH if self.projection is None else self.projection(hidden_TBH)
+        return projected_TBE * self.embed_dim**-0.5
 
 
 class ContextVectorModel(nn.Module):
@@ -104,15 +106,24 @@ class ContextVectorModel(nn.Module):
         Returns:
             logits_BTV, and the context after the last token (float32, or float64 in a float64 model).
         """
+        features_TBF, state_BC = self.features(tokens_BT, state_BC)
+        return F.linear(features_TBF.transpose(0, 1), *self.head()), state_BC
+
+    def features(self, tokens_BT: Tensor, state_BC: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the output layer reads after every token, [T, B, F], time first; and the context after the last token.
+
+        Arguments as in `forward`; logits are an affine map of the features by `head`.
+        """
         if state_BC is None:
             state_BC = self._start(len(tokens_BT), tokens_BT.device)
         inputs_TBH, cell = self._cell(tokens_BT)
         dropout = self.dropout if self.training else 0.0
         hidden_TBH, state_BC = scan(inputs_TBH, state_BC, cell, dropout, self.dropout_generator)
-        hidden_BTH = hidden_TBH.transpose(0, 1)
-        if isinstance(self.output, _TiedOutput):
-            return self.output(hidden_BTH, self.embedding.weight), state_BC
-        return self.output(hidden_BTH), state_BC
+        return self.output.features(hidden_TBH) if isinstance(self.output, _TiedOutput) else hidden_TBH, state_BC
+
+    def head(self) -> tuple[Tensor, Tensor]:
+        """Weight [V, F] and bias [V] of the output layer."""
+        return (self.embedding if isinstance(self.output, _TiedOutput) else self.output).weight, self.output.bias
 
     @torch.no_grad()
     def inspect(self, tokens_BT: Tensor) -> Signals:

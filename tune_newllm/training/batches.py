@@ -24,14 +24,64 @@ def dropout_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch], spawn_key=(1,)).generate_state(1, np.uint64)[0])
 
 
-def target_count(rows: Windows) -> int:
+class ResidentWindows:
+    """Windows that lie on an accelerator, so that a batch of them costs no copy and no waiting.
+
+    Args:
+        windows: token ids [N, window].
+        device: where they are to lie.
+    """
+
+    def __init__(self, windows: Windows, device: str) -> None:
+        self._tokens = torch.from_numpy(np.array(windows, dtype=np.int32)).to(device)
+        self._targets = np.count_nonzero(windows[:, 1:] != PAD, axis=1)
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> "ResidentWindows":
+        """Some of the rows."""
+        part = ResidentWindows.__new__(ResidentWindows)
+        part._targets = self._targets[rows]
+        if isinstance(rows, slice):
+            part._tokens = self._tokens[rows]
+        else:
+            index = torch.from_numpy(rows)
+            # Only from pinned memory does a copy not wait for the work before it.
+            index = index.pin_memory() if self._tokens.is_cuda else index
+            part._tokens = self._tokens.index_select(0, index.to(self._tokens.device, non_blocking=True))
+        return part
+
+    def target_count(self) -> int:
+        """As the function of this name."""
+        return int(self._targets.sum())
+
+    def tokens(self) -> Tensor:
+        """All of every row, [B, window] int64: the width is the same for every batch."""
+        return self._tokens.long()
+
+
+Rows = Windows | ResidentWindows
+"""What a training step reads."""
+
+
+def target_count(rows: Rows) -> int:
     """Number of targets that are not padding; a row's first token is never a target."""
+    if isinstance(rows, ResidentWindows):
+        return rows.target_count()
     return int(np.count_nonzero(rows[:, 1:] != PAD))
 
 
-def to_tensors(rows: Windows, device: str) -> tuple[Tensor, Tensor]:
-    """Inputs and targets, both [B, T] int64, with T cut to the longest row: what follows would be padding only."""
+def to_tokens(rows: Rows, device: str) -> Tensor:
+    """Token ids [B, T + 1] int64; in main memory T is cut to the longest row: what follows would be padding only."""
+    if isinstance(rows, ResidentWindows):
+        return rows.tokens()
     used = np.flatnonzero((rows[:, 1:] != PAD).any(axis=0))
     width = int(used[-1]) + 2 if len(used) else 2
-    tokens = torch.from_numpy(np.array(rows[:, :width], dtype=np.int64)).to(device)
+    return torch.from_numpy(np.array(rows[:, :width], dtype=np.int64)).to(device)
+
+
+def to_tensors(rows: Windows, device: str) -> tuple[Tensor, Tensor]:
+    """Inputs and targets, both [B, T]: `to_tokens` without the last and without the first."""
+    tokens = to_tokens(rows, device)
     return tokens[:, :-1], tokens[:, 1:]

@@ -98,7 +98,6 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     return torch.nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], norm: float, limit: float) -> None:
-    """Scale all gradients by min(1, limit / norm), where `norm` is what `gradient_norm` gave."""
-    # torch divides by norm + 1e-6, which is another number where gradients are small.
-    torch.nn.utils.clip_grads_with_norm_(parameters, limit * (norm + 1e-6) / norm, torch.tensor(norm))
+def clip_divisor(norm: Tensor, limit: float) -> Tensor:
+    """What gradients of this global norm are divided by so that none is above the limit: max(1, norm / limit)."""
+    return (norm / limit).clamp(min=1)

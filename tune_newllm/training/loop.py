@@ -3,16 +3,17 @@
 import math
 import time
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 from torch import Tensor
 
 from tune_newllm.errors import DivergedError
 from tune_newllm.models import Signals
 from tune_newllm.training import signals
-from tune_newllm.training.batches import Windows, dropout_seed, epoch_order, to_tensors
+from tune_newllm.training.batches import ResidentWindows, Rows, Windows, dropout_seed, epoch_order, to_tensors
 from tune_newllm.training.clip import clip_limit
 from tune_newllm.training.config import TrainingConfig
 from tune_newllm.training.device import peak_memory_bytes, reset_peak_memory
@@ -21,9 +22,14 @@ from tune_newllm.training.metrics import EpochResult, Evaluation, evaluate
 from tune_newllm.training.optim import effective_lr
 from tune_newllm.training.schedules import Position, lr_at
 from tune_newllm.training.state import TrainState
-from tune_newllm.training.step import Step, apply_gradients, compute_gradients, train_step
+from tune_newllm.training.step import Step, apply_gradients, check_finite, compute_gradients, read_all, train_step
 
 __all__ = ["EpochResult", "Evaluation", "evaluate", "fit", "steps_per_epoch", "train_step"]
+
+
+UNREAD_STEPS = 32
+"""Most steps whose losses are read together on an accelerator, where each reading waits for all the work before it. A
+divergence is noticed so many steps late at most."""
 
 
 def steps_per_epoch(windows: int, batch_size: int) -> int:
@@ -48,11 +54,12 @@ def fit(state: TrainState, train: Windows, validation: Windows, config: Training
         InfeasibleError: memory does not suffice for one sequence, or not for the optimizer.
     """
     words = signals.count_words(train)
+    rows = ResidentWindows(train, state.device) if state.passes.recorder else train
     sample_BT, _ = to_tensors(validation[: signals.INSPECTED_ROWS], state.device)
     while state.finished is None:
         started = time.perf_counter()
         reset_peak_memory(state.device)
-        totals = _train_epoch(state, train, config, words)
+        totals = _train_epoch(state, rows, config, words)
         totals.seconds = time.perf_counter() - started
         scores = evaluate(state.model, validation, device=state.device, legacy_batch=config.batch_size)
         if not math.isfinite(scores.loss):
@@ -86,9 +93,9 @@ class _Totals:
             self.applied += 1
 
 
-def _train_epoch(state: TrainState, train: Windows, config: TrainingConfig, words: signals.WordCounts) -> _Totals:
+def _train_epoch(state: TrainState, train: Rows, config: TrainingConfig, words: signals.WordCounts) -> _Totals:
     state.model.train()
-    totals = _Totals()
+    totals, taken = _Totals(), list[_Taken]()
     steps = steps_per_epoch(len(train), config.batch_size)
     probed = signals.probed_steps(steps)
     parameters = state.parameters
@@ -106,11 +113,33 @@ def _train_epoch(state: TrainState, train: Windows, config: TrainingConfig, word
             insort(state.norms, step.norm)
         limit = clip_limit(config.clip, position, state.norms)
         apply_gradients(state, step, limit, probe)
-        state.plateau.add(step.loss, step.targets, len(rows), state.step, words.entropy)
+        taken.append(_Taken(step, lr, limit, len(rows), probe))
+        if not state.deferred or len(taken) == UNREAD_STEPS or index == steps - 1:
+            _take_in(state, taken, totals, words)
+            taken.clear()
+    return totals
+
+
+class _Taken(NamedTuple):
+    """A step that was taken, with what may not have been read yet."""
+
+    step: Step
+    lr: float
+    limit: float | None
+    rows: int
+    probe: signals.Probe | None
+
+
+def _take_in(state: TrainState, taken: Sequence[_Taken], totals: _Totals, words: signals.WordCounts) -> None:
+    """Read what the steps saw, and count it."""
+    if state.deferred:
+        read_all([each.step for each in taken])
+    for step, lr, limit, rows, probe in taken:
+        check_finite(state, step)
+        state.plateau.add(step.loss, step.targets, rows, step.number, words.entropy)
         totals.add(step, lr, limit)
         if probe and step.applied and not probe.dropped:
             totals.probes.append(probe)
-    return totals
 
 
 def _epoch_result(

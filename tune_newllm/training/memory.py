@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tune_newllm.models import build
 from tune_newllm.training.config import Configuration
-from tune_newllm.training.device import native_numbers, resolve_device, resolve_micro_batch
+from tune_newllm.training.device import native_numbers, resolve_device, resolve_micro_batch, return_freed_memory
 
 ONE_SEQUENCE = "out of memory with one sequence at a time: take a smaller model or a shorter window"
 
@@ -34,6 +34,7 @@ def free_memory(device: str) -> None:
     gc.collect()
     if torch.device(device).type == "cuda":
         torch.cuda.empty_cache()
+    return_freed_memory()
 
 
 def unless_out_of_memory(work: Callable[[], _Result], device: str) -> _Result | None:
@@ -113,6 +114,8 @@ def _moments(configuration: Configuration, vocab_size: int, device: str) -> tupl
     if calm.precision != "auto" and calm.precision not in native_numbers(device):
         calm = replace(calm, precision="fp32")
     state = TrainState.create(calm, build(configuration.model, vocab_size, calm.seed))
+    # A recording cannot be looked into.
+    state.passes.recorder = None
     windows = np.random.default_rng(0).integers(4, vocab_size, (_ROWS + 1, configuration.corpus.window))
     short = np.where(np.arange(windows.shape[1]) < 2, windows, PAD)
     alive = _LiveBytes(device, list(state.model.state_dict().values()))

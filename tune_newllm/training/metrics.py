@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tune_newllm.errors import InfeasibleError
+from tune_newllm.models import LanguageModel
+from tune_newllm.models.loss import score
 from tune_newllm.training.batches import PAD, UNK, Windows, to_tensors
 from tune_newllm.training.memory import ONE_SEQUENCE, unless_out_of_memory
 
-EVALUATION_ROWS = 256
-"""Most sequences in one forward pass of an evaluation, whatever a trial's batch. Where memory runs out they become
-fewer, which changes the order of additions inside the model at most."""
+EVALUATION_ROWS = {"cuda": 4096, "cpu": 256}
+"""Most sequences in one forward pass of an evaluation, whatever a trial's batch: more of them are no faster. Where
+memory runs out they become fewer, which changes the order of additions inside the model at most."""
 EVALUATION_LOGITS = 2**27
-"""Most logits in such a pass, half a GiB of them: a system that runs out of main memory kills the process before it
-raises anything, so halving comes too late there."""
+"""Most logits in such a pass, half a GiB of them, of a model that makes them all at once: a system that runs out of
+main memory kills the process before it raises anything, so halving comes too late there."""
 
 
 @dataclass(frozen=True)
@@ -110,15 +112,16 @@ def evaluate(model: nn.Module, windows: Windows, *, device: str, legacy_batch: i
 
 def _measure_all(model: nn.Module, windows: Windows, device: str) -> NDArray[np.float64]:
     sums: list[NDArray[np.float64]] = []
-    # Only its logits tell how many a sequence of any model has.
-    start, rows = 0, 1
+    most = EVALUATION_ROWS["cuda" if torch.device(device).type == "cuda" else "cpu"]
+    # Of a model that makes all logits at once only these tell how many a sequence has.
+    start, rows = 0, most if isinstance(model, LanguageModel) else 1
     while start < len(windows):
         measured = unless_out_of_memory(partial(_measure, model, windows[start : start + rows], device), device)
         if measured is not None:
             sums.append(measured[0])
             start += rows
-            if start == 1:
-                rows = max(1, min(EVALUATION_LOGITS // measured[1], EVALUATION_ROWS))
+            if start == 1 and measured[1]:
+                rows = max(1, min(EVALUATION_LOGITS // measured[1], most))
         elif rows > 1:
             rows = min(rows, len(windows) - start) // 2 or 1
         else:
@@ -127,20 +130,36 @@ def _measure_all(model: nn.Module, windows: Windows, device: str) -> NDArray[np.
 
 
 def _measure(model: nn.Module, rows: Windows, device: str) -> tuple[NDArray[np.float64], int]:
-    """The rows' `sequence_sums`, and how many logits they took."""
+    """The rows' `sequence_sums`, and how many logits they took at once where all of them were made at once, else 0."""
     inputs_BT, targets_BT = to_tensors(rows, device)
+    if isinstance(model, LanguageModel):
+        features_TBF, _ = model.features(inputs_BT)
+        targets_TB = targets_BT.t()
+        is_target_TB = targets_TB != PAD
+        scores = score(features_TBF[is_target_TB], *model.head(), targets_TB[is_target_TB])
+        loss_BT, hit_BT = (
+            torch.zeros_like(targets_TB, dtype=each.dtype).masked_scatter_(is_target_TB, each).t() for each in scores
+        )
+        return sequence_sums(loss_BT, hit_BT, targets_BT), 0
     logits_BTV, _ = model(inputs_BT)
-    return sequence_sums(logits_BTV, targets_BT).cpu().double().numpy(), logits_BTV.numel()
+    flat = logits_BTV.flatten(0, 1).float()
+    loss_BT = F.cross_entropy(flat, targets_BT.flatten(), ignore_index=PAD, reduction="none").view_as(targets_BT)
+    hit_BT = (logits_BTV.argmax(-1) == targets_BT) & (targets_BT != PAD)
+    return sequence_sums(loss_BT, hit_BT, targets_BT), logits_BTV.numel()
 
 
-def sequence_sums(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """Per sequence: loss, targets, hits, loss over known targets, known targets; [B, 5]."""
-    losses = F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=PAD, reduction="none")
-    losses_BT = losses.view(targets_BT.shape)
-    is_target, is_known = targets_BT != PAD, targets_BT > UNK
-    hits = (logits_BTV.argmax(-1) == targets_BT) & is_target
-    columns = [losses_BT, is_target, hits, losses_BT * is_known, is_known]
-    return torch.stack([column.sum(1, dtype=torch.float32) for column in columns], dim=1)
+def sequence_sums(loss_BT: Tensor, hit_BT: Tensor, targets_BT: Tensor) -> NDArray[np.float64]:
+    """Per sequence: loss, targets, hits, loss over known targets, known targets; [B, 5].
+
+    Args:
+        loss_BT: 0 where there is no target.
+        hit_BT: likewise.
+        targets_BT: token ids.
+    """
+    is_known = targets_BT > UNK
+    columns = [loss_BT, targets_BT != PAD, hit_BT, loss_BT * is_known, is_known]
+    sums = torch.stack([column.sum(1, dtype=torch.float32) for column in columns], dim=1)
+    return sums.cpu().double().numpy()
 
 
 def summarise(sums: NDArray[np.float64], legacy_batch: int | None) -> Evaluation:

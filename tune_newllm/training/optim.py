@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tune_newllm.training.config import TrainingConfig
 from tune_newllm.training.rules import BATCH_RULES, AdamNumbers, sde_adam, size_rule
@@ -53,6 +53,25 @@ def build_optimizers(config: TrainingConfig, model: nn.Module) -> list[torch.opt
         torch.optim.Muon(hidden, momentum=config.beta1, adjust_lr_fn="match_rms_adamw", **shared),
         torch.optim.AdamW(_groups(config, rest), **adam),
     ]
+
+
+def take_step(optimizers: Iterable[torch.optim.Optimizer], divisor: Tensor | None) -> None:
+    """Change the weights by their gradients, divided by a scalar on their device; None divides by nothing.
+
+    The fused optimizers divide while they read the gradients; for the others that is a pass of its own.
+    """
+    for optimizer in optimizers:
+        if divisor is None:
+            optimizer.step()
+        elif getattr(optimizer, "_step_supports_amp_scaling", False):
+            # The way in which torch's own loss scaling reaches them.
+            optimizer.grad_scale = divisor  # type: ignore[attr-defined]
+            optimizer.step()
+            optimizer.grad_scale = None  # type: ignore[attr-defined]
+        else:
+            gradients = [each.grad for group in optimizer.param_groups for each in group["params"]]
+            torch._foreach_div_([each for each in gradients if each is not None], divisor)
+            optimizer.step()
 
 
 def _groups(config: TrainingConfig, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tune_newllm.training.batches import PAD, Windows, target_count
+from tune_newllm.training.batches import PAD, Rows, Windows, target_count
 
 PROBE_EVERY = 25
 """Optimizer steps for each one that is probed. Two halves take up to twice the time of one batch, so this costs at most
@@ -85,7 +85,7 @@ class Probe:
     a whole batch.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], rows: Windows) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], rows: Rows) -> None:
         self._parameters = parameters
         self.first_rows = len(rows) // 2
         """Sequences in the first half, which the loop reads by itself."""

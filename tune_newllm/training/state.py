@@ -14,9 +14,17 @@ from torch import Tensor, nn
 from tune_newllm.errors import CheckpointError, DamagedCheckpointError, UsageError
 from tune_newllm.models import LanguageModel
 from tune_newllm.training.config import TrainingConfig
-from tune_newllm.training.device import Number, require_number, resolve_device, resolve_micro_batch
+from tune_newllm.training.device import (
+    Number,
+    keep_freed_memory,
+    require_number,
+    resolve_device,
+    resolve_micro_batch,
+    use_fast_products,
+)
 from tune_newllm.training.metrics import EpochResult
 from tune_newllm.training.optim import build_optimizers
+from tune_newllm.training.passes import Passes, cuda_recorder
 from tune_newllm.training.signals import Plateau
 from tune_newllm.training.weights import has_checksum, insert_weights, pack, read_tensors, write_packed
 
@@ -42,6 +50,9 @@ class TrainState:
     number: Number
     micro_batch: int
     """Most sequences in one forward pass; halved where memory runs out."""
+    passes: Passes
+    deferred: bool
+    """Whether a step's loss and norm stay on the device, unread until someone looks, so that no step waits for them."""
     step: int = 0
     """Optimizer steps taken."""
     tokens: int = 0
@@ -72,11 +83,19 @@ class TrainState:
         if number == "auto":
             raise UsageError("precision is still auto: let training.precision.resolve choose it before training")
         require_number(number, device)
+        if torch.device(device).type == "cpu":
+            keep_freed_memory()
+            use_fast_products()
         model.to(device)
         generator = model.dropout_generator = torch.Generator(device)
         scaler = torch.amp.GradScaler(torch.device(device).type) if number == "fp16" else None
         micro_batch = min(resolve_micro_batch(config.micro_batch, device), config.batch_size)
-        return cls(model, build_optimizers(config, model), scaler, generator, device, number, micro_batch)
+        on_cuda = torch.device(device).type == "cuda"
+        passes = Passes(model, number, generator, cuda_recorder() if on_cuda else None)
+        # Loss scaling and that schedule decide by the norm of each step.
+        deferred = on_cuda and scaler is None and config.clip.schedule != "percentile"
+        optimizers = build_optimizers(config, model)
+        return cls(model, optimizers, scaler, generator, device, number, micro_batch, passes, deferred)
 
     @property
     def parameters(self) -> list[nn.Parameter]:

@@ -1,39 +1,63 @@
 """One optimizer step: the gradients of a batch, in as many passes as memory allows, and what follows from them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tune_newllm.errors import DivergedError, InfeasibleError
-from tune_newllm.training.batches import PAD, Windows, target_count, to_tensors
-from tune_newllm.training.clip import clip_gradients, gradient_norm
-from tune_newllm.training.device import autocast
+from tune_newllm.training.batches import Rows, target_count, to_tokens
+from tune_newllm.training.clip import clip_divisor, gradient_norm
 from tune_newllm.training.memory import ONE_SEQUENCE, unless_out_of_memory
+from tune_newllm.training.optim import take_step
 from tune_newllm.training.signals import Probe
 from tune_newllm.training.state import TrainState
 
 
-class Step(NamedTuple):
-    """What one optimizer step saw."""
+class Step:
+    """What one optimizer step saw.
 
-    loss: float
-    """Mean over the batch's targets."""
-    norm: float
-    """Global L2 norm of the gradient before clipping; not finite if loss scaling skips the step."""
-    targets: int
+    Args:
+        measured: mean loss over the batch's targets, and global L2 norm of the gradient before clipping, [2].
+        targets: of the batch.
+        number: 1-based, of this step.
+    """
+
+    def __init__(self, measured: Tensor, targets: int, number: int) -> None:
+        self.measured, self.targets, self.number = measured, targets, number
+        self._read: list[float] | None = None
+
+    @property
+    def loss(self) -> float:
+        """Mean over the batch's targets. On an accelerator the first look waits for all the work before it."""
+        return self.read()[0]
+
+    @property
+    def norm(self) -> float:
+        """Global L2 norm of the gradient before clipping; not finite if loss scaling skips the step."""
+        return self.read()[1]
 
     @property
     def applied(self) -> bool:
         """Whether the weights are changed."""
         return math.isfinite(self.norm)
 
+    def read(self) -> list[float]:
+        """Loss and norm."""
+        if self._read is None:
+            self._read = self.measured.tolist()
+        return self._read
 
-def train_step(state: TrainState, rows: Windows, limit: float | None, micro_batch: int) -> Step:
+
+def read_all(steps: Sequence[Step]) -> None:
+    """Read several steps' numbers at once, which is one wait instead of many."""
+    for step, read in zip(steps, torch.stack([step.measured for step in steps]).tolist(), strict=True):
+        step._read = read
+
+
+def train_step(state: TrainState, rows: Rows, limit: float | None, micro_batch: int) -> Step:
     """Take one optimizer step at the learning rate that the optimizers hold.
 
     Args:
@@ -51,7 +75,7 @@ def train_step(state: TrainState, rows: Windows, limit: float | None, micro_batc
     return step
 
 
-def compute_gradients(state: TrainState, rows: Windows, probe: Probe | None = None) -> Step:
+def compute_gradients(state: TrainState, rows: Rows, probe: Probe | None = None) -> Step:
     """Leave the gradients of the batch's mean loss in the parameters, neither scaled nor clipped.
 
     The loss is normalised by the targets of the whole batch, so it is the same for every micro-batch up to rounding
@@ -59,26 +83,26 @@ def compute_gradients(state: TrainState, rows: Windows, probe: Probe | None = No
     not fit, the probe is dropped.
 
     Raises:
-        DivergedError: as `fit` says; the weights are still those before the step.
+        DivergedError: as `fit` says; the weights are still those before the step. Not where `state.deferred`: then the
+            caller checks later.
         InfeasibleError: memory does not suffice for one sequence.
     """
     targets = target_count(rows)
-    loss = _within_memory(state, rows, targets, probe)
+    total = _within_memory(state, rows, targets, probe)
     if state.scaler:
         for optimizer in state.optimizers:
             state.scaler.unscale_(optimizer)
-    # Read together, because on an accelerator every single read waits for all the work before it.
-    loss_value, norm_value = torch.stack([loss, gradient_norm(state.parameters)]).tolist()
-    step = Step(loss_value, norm_value, targets)
     state.step += 1
     state.tokens += targets
-    _check_finite(state, step)
-    if probe and step.applied:
+    step = Step(torch.stack([total / targets, gradient_norm(state.parameters)]), targets, state.step)
+    if not state.deferred:
+        check_finite(state, step)
+    if probe and (state.deferred or step.applied):
         _look(state, probe, probe.see_batch)
     return step
 
 
-def _within_memory(state: TrainState, rows: Windows, targets: int, probe: Probe | None) -> Tensor:
+def _within_memory(state: TrainState, rows: Rows, targets: int, probe: Probe | None) -> Tensor:
     """`_backward_in_halves`, from the beginning and with half the micro-batch as often as memory runs out."""
     masks, micro_batch = state.generator.get_state(), state.micro_batch
     while True:
@@ -86,6 +110,7 @@ def _within_memory(state: TrainState, rows: Windows, targets: int, probe: Probe 
         if loss is not None:
             return loss
         state.generator.set_state(masks)
+        state.passes.forget()
         tried = min(state.micro_batch, len(rows) - (probe.first_rows if probe else 0))
         if tried == 1 and probe and not probe.dropped:
             # Without its copies of the gradients the larger passes may fit.
@@ -100,28 +125,24 @@ def _within_memory(state: TrainState, rows: Windows, targets: int, probe: Probe 
         )
 
 
-def _backward_in_halves(state: TrainState, rows: Windows, targets: int, probe: Probe | None) -> Tensor:
+def _backward_in_halves(state: TrainState, rows: Rows, targets: int, probe: Probe | None) -> Tensor:
     """The batch's gradients, from none; a probe sees those of its first half alone. Returns what `_backward` does."""
-    for optimizer in state.optimizers:
-        optimizer.zero_grad(set_to_none=True)
+    state.passes.clear_gradients()
     first_rows = probe.first_rows if probe else 0
-    loss = _backward(state, rows[:first_rows], targets)
+    total = _backward(state, rows[:first_rows], targets)
     if probe and first_rows:
         _look(state, probe, partial(probe.see_first_half, state.scaler.get_scale() if state.scaler else 1.0))
-    return loss + _backward(state, rows[first_rows:], targets)
+    return total + _backward(state, rows[first_rows:], targets)
 
 
-def _backward(state: TrainState, rows: Windows, targets: int) -> Tensor:
-    """Accumulate the gradients of the batch's mean loss; returns that loss as a scalar on the device."""
+def _backward(state: TrainState, rows: Rows, targets: int) -> Tensor:
+    """Accumulate the gradients of the batch's mean loss; returns the sum of these rows' losses, on the device."""
     total = torch.zeros((), device=state.device)
+    weight = torch.full((), 1 / targets, device=state.device)
+    if state.scaler:
+        weight = state.scaler.scale(weight)
     for start in range(0, len(rows), state.micro_batch):
-        inputs_BT, targets_BT = to_tensors(rows[start : start + state.micro_batch], state.device)
-        with autocast(state.number, state.device):
-            logits_BTV, _ = state.model(inputs_BT)
-            flat = logits_BTV.flatten(0, 1).float()
-            loss = F.cross_entropy(flat, targets_BT.flatten(), ignore_index=PAD, reduction="sum") / targets
-        torch.autograd.backward(state.scaler.scale(loss) if state.scaler else loss)
-        total += loss.detach()
+        total += state.passes(to_tokens(rows[start : start + state.micro_batch], state.device), weight)
     return total
 
 
@@ -131,12 +152,12 @@ def apply_gradients(state: TrainState, step: Step, limit: float | None, probe: P
     Raises:
         InfeasibleError: memory does not suffice for the optimizers' own state. The weights are spoiled.
     """
-    if step.applied:
-        if limit is not None and step.norm > limit:
-            clip_gradients(state.parameters, step.norm, limit)
+    if state.deferred or step.applied:
+        clips = limit is not None and (state.deferred or step.norm > limit)
+        divisor = clip_divisor(step.measured[1], limit) if limit is not None and clips else None
         if probe:
             _look(state, probe, probe.see_weights)
-        if not unless_out_of_memory(partial(_change_weights, state), state.device):
+        if not unless_out_of_memory(partial(_change_weights, state, divisor), state.device):
             raise InfeasibleError("out of memory in the optimizer's step: take a smaller model or a simpler optimizer")
         if probe:
             _look(state, probe, probe.see_update)
@@ -164,16 +185,20 @@ def _drop(state: TrainState, probe: Probe) -> None:
     )
 
 
-def _change_weights(state: TrainState) -> bool:
+def _change_weights(state: TrainState, divisor: Tensor | None) -> bool:
     # Not by the scaler: it would let one of two optimizers step where only the other's gradients overflowed.
-    for optimizer in state.optimizers:
-        optimizer.step()
+    take_step(state.optimizers, divisor)
     return True
 
 
-def _check_finite(state: TrainState, step: Step) -> None:
+def check_finite(state: TrainState, step: Step) -> None:
+    """Look whether a step's loss and gradient are numbers.
+
+    Raises:
+        DivergedError: they are not.
+    """
     if not math.isfinite(step.loss):
-        raise DivergedError(state.epoch + 1, state.step, step.loss)
+        raise DivergedError(state.epoch + 1, step.number, step.loss)
     # Loss scaling finds its factor by overflowing; only with no factor left is the gradient itself too large.
     if not math.isfinite(step.norm) and (state.scaler is None or state.scaler.get_scale() <= 1):
-        raise DivergedError(state.epoch + 1, state.step, step.norm)
+        raise DivergedError(state.epoch + 1, step.number, step.norm)
