@@ -81,12 +81,13 @@ def test_every_room_is_known():
 
 
 def test_the_exported_model_code_imports_torch_numpy_and_itself_alone():
-    for name in ("context_vector", "recurrence"):
+    for name in ("context_vector", "products", "recurrence"):
         path = ROOT / "tune_newllm" / "models" / f"{name}.py"
         tops = {n.partition(".")[0] for n in imports(path)} - set(sys.stdlib_module_names)
         assert tops <= {"torch", "numpy", "tune_newllm"}
         ours = {n for n in imports(path) if n.startswith("tune_newllm")}
-        assert all(n.startswith(("tune_newllm.models.context_vector", "tune_newllm.models.recurrence")) for n in ours)
+        own = tuple(f"tune_newllm.models.{each}" for each in ("context_vector", "products", "recurrence"))
+        assert all(each.startswith(own) for each in ours)
 
 
 def test_the_command_line_loads_nothing_heavy_before_a_command_needs_it():

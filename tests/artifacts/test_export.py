@@ -24,6 +24,7 @@ FILES = {
     "model.safetensors",
     "modeling_new_llm.py",
     "provenance.json",
+    "products.py",
     "recurrence.py",
     "summary.json",
     "tokenizer.json",

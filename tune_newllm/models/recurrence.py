@@ -8,7 +8,6 @@ Shape suffixes: B sequences, T time steps, H hidden, C context, G = 3C gates, x 
 """
 
 from collections.abc import Iterator, Sequence
-from functools import cache, partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -17,14 +16,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .products import factor
+
 LIMIT = 10.0
 """The context is clamped to +-LIMIT."""
 EPS = 1e-5
 """Of the layer norm."""
 
 _layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
-_clamp_backward = torch.ops.aten.hardtanh_backward.grad_input
-_relu_backward = torch.ops.aten.threshold_backward.grad_input
+_clamp_backward = torch.ops.aten.hardtanh_backward.default
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
 
@@ -153,7 +153,7 @@ class _Scan(torch.autograd.Function):
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
         context_weight, *layers, gate_weight, gate_bias, gain, shift = weights
-        batch = len(state_BC)
+        batch, same_type = len(state_BC), state_BC.dtype == inputs_TBH.dtype
         first, *matrices, gates = (factor(each, batch) for each in (context_weight, *layers[::2], gate_weight))
         # Every buffer starts as the bias (or input) of its layer, to which the loop adds the matrix product.
         units = [_biased(bias, inputs_TBH, dropped, generator) for bias in (inputs_TBH, *layers[1::2])]
@@ -174,17 +174,19 @@ class _Scan(torch.autograd.Function):
         for hidden_BH, gates_BG, fg, state_BC, next_BC, mixed_BC, delta, f, g, *units_BH in _steps(
             *slices, *gates_TBG.chunk(3, dim=-1), *units
         ):
-            below = _relu(first.add(units_BH[0], state_BC.to(inputs_TBH.dtype)), units_BH[0])
+            read_BC = state_BC if same_type else state_BC.to(inputs_TBH.dtype)
+            below = torch.clamp_min(first.add(units_BH[0], read_BC), 0, out=units_BH[0])
             if residual:
                 below = hidden_BH.copy_(below)
             for unit_BH, matrix in zip(units_BH[1:], matrices, strict=True):
-                _relu(matrix.add(unit_BH, below), unit_BH)
+                torch.clamp_min(matrix.add(unit_BH, below), 0, out=unit_BH)
                 below = below.add_(unit_BH) if residual else unit_BH
             summed_BG = gates.add(gates_BG, below)
             if summed_BG is not gates_BG:
                 gates_BG.copy_(summed_BG)
             fg.sigmoid_()
             norms.append(_update(state_BC, delta, f, g, gain, shift, mixed_BC, next_BC))
+            state_BC = next_BC
         saved_norms = (torch.stack(parts) for parts in zip(*norms, strict=True))
         ctx.save_for_backward(*weights, *units, gates_TBG, states_TBC, mixed_TBC, *saved_norms)
         ctx.residual = residual
@@ -198,113 +200,31 @@ class _Scan(torch.autograd.Function):
         num_layers = (len(saved) - 3) // 3
         weights, units = saved[:-num_layers], saved[-num_layers:]
         *layers, gate_weight, _, gain, shift = weights
-        batch = len(d_state_BC)
+        batch, norm_shape = len(d_state_BC), list(gain.shape)
         # Backwards a gradient meets the transposed matrices, from the last layer to the first.
         gates, context, *matrices = (factor(each.t(), batch) for each in (gate_weight, layers[0], *layers[-2:0:-2]))
-        d_units = [torch.empty_like(unit) for unit in units]
-        d_gates_TBG, d_norms_TBC = torch.empty_like(gates_TBG), torch.empty_like(mixed_TBC)
-        ctx_dim = states_TBC.shape[-1]
-        # Each step's slices of what the forward pass left, of the gradients that it gets, and of those it makes.
-        left = (
-            states_TBC[:-1],
-            states_TBC[1:],
-            mixed_TBC,
-            mean,
-            rstd,
-            gates_TBG[..., ctx_dim:],
-            *gates_TBG.chunk(3, -1),
-        )
-        made = (d_norms_TBC, d_gates_TBG, d_gates_TBG[..., ctx_dim:], *d_gates_TBG.chunk(3, -1))
-        for d_hidden_BH, state, next_BC, mixed_BC, mean_B1, rstd_B1, fg, delta, f, g, *rest in _steps(
-            d_hidden_TBH, *left, *made, *units[::-1], *d_units[::-1], backwards=True
+        # Every buffer starts as a slope, which the loop multiplies by the gradient of what the slope belongs to.
+        d_units = [torch.gt(unit, 0, out=torch.empty_like(unit)) for unit in units]
+        d_gates_TB3C, f_TBC = _gate_slopes(gates_TBG, states_TBC[:-1])
+        d_norms_TBC = _clamp_backward(states_TBC.new_ones(()), states_TBC[1:], -LIMIT, LIMIT)
+        slices = (d_hidden_TBH, mixed_TBC, mean, rstd, f_TBC, d_norms_TBC, d_gates_TB3C, d_gates_TB3C.flatten(-2))
+        for d_hidden_BH, mixed_BC, mean_B1, rstd_B1, f_BC, d_norm_BC, d_gates_B3C, d_gates_BG, *d_units_BH in _steps(
+            *slices, *d_units[::-1], backwards=True
         ):
-            d_norm, d_gates_BG, d_fg, d_delta, d_f, d_g, *units_and_slopes = rest
-            _clamp_backward(d_state_BC, next_BC, -LIMIT, LIMIT, grad_input=d_norm)
-            norm = (d_norm, mixed_BC, gain.shape, mean_B1, rstd_B1, gain, shift)
-            d_mixed = _layer_norm_backward(*norm, (True, False, False))[0]
-            torch.mul(d_mixed, g, out=d_delta)
-            torch.mul(d_mixed, state, out=d_f)
-            torch.mul(d_mixed, delta, out=d_g)
-            _sigmoid_backward(d_fg, fg, grad_input=d_fg)
-            d_below = gates.times(d_gates_BG).add_(d_hidden_BH)
-            steps = zip(units_and_slopes[:num_layers], units_and_slopes[num_layers:], [*matrices, None], strict=True)
-            for unit_BH, d_unit_BH, matrix in steps:
-                _relu_backward(d_below, unit_BH, 0, grad_input=d_unit_BH)
-                if matrix is not None:
-                    d_below = matrix.add(d_below, d_unit_BH) if ctx.residual else matrix.times(d_unit_BH)
-            d_state_BC = d_mixed.mul_(f).add_(context.times(d_unit_BH))
+            norm = (d_norm_BC.mul_(d_state_BC), mixed_BC, norm_shape, mean_B1, rstd_B1, gain, shift)
+            d_mixed = _layer_norm_backward(*norm, [True, False, False])[0]
+            d_gates_B3C.mul_(d_mixed.unsqueeze(1))
+            d_below = gates.added(d_hidden_BH, d_gates_BG)
+            for d_unit_BH, matrix in zip(d_units_BH[:-1], matrices, strict=True):
+                d_unit_BH.mul_(d_below)
+                d_below = matrix.add(d_below, d_unit_BH) if ctx.residual else matrix.times(d_unit_BH)
+            d_state_BC = d_mixed.mul_(f_BC).add_(context.times(d_units_BH[-1].mul_(d_below)))
+        d_gates_TBG = d_gates_TB3C.flatten(-2)
         below = [states_TBC[:-1].to(gates_TBG.dtype), *(accumulate(units, torch.add) if ctx.residual else units)]
         d_context_weight, _, *d_weights = _weight_gradients([*d_units, d_gates_TBG], below)
-        norm = (d_norms_TBC, mixed_TBC, gain.shape, mean, rstd, gain, shift)
-        d_norm_weights = _layer_norm_backward(*norm, (False, True, True))[1:]
+        norm = (d_norms_TBC, mixed_TBC, norm_shape, mean, rstd, gain, shift)
+        d_norm_weights = _layer_norm_backward(*norm, [False, True, True])[1:]
         return None, None, None, d_units[0], d_state_BC, d_context_weight, *d_weights, *d_norm_weights
-
-
-class _Plain:
-    """Products with the transpose of a matrix [out, in], by torch's own operators."""
-
-    def __init__(self, matrix: Tensor) -> None:
-        self._matrix = matrix.t()
-
-    def times(self, x: Tensor) -> Tensor:
-        """x [B, in] times it."""
-        return x.mm(self._matrix)
-
-    def add(self, total: Tensor, x: Tensor) -> Tensor:
-        """total [B, out] plus x times it; the total may be overwritten."""
-        return total.addmm_(x, self._matrix)
-
-
-class _Packed:
-    """The same by oneDNN, with the matrix laid out for its kernels once instead of in every step."""
-
-    def __init__(self, matrix: Tensor, batch: int) -> None:
-        self._matrix = torch.ops.mkldnn._reorder_linear_weight(matrix.contiguous(), batch)
-
-    def times(self, x: Tensor) -> Tensor:
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._matrix, None, "none", [], "")
-        return product
-
-    def add(self, total: Tensor, x: Tensor) -> Tensor:
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, total, self._matrix, None, "add")
-        return product
-
-
-PACKED_SIZE, PACKED_BATCH = 2**17, 512
-"""Packing pays from so many elements of a matrix on, and up to so many sequences: below, oneDNN takes longer to begin
-than to multiply; above, the layout is a small part of the work."""
-
-
-def factor(matrix: Tensor, batch: int) -> "_Plain | _Packed":
-    """A matrix [out, in] as the factor of many products with [batch, in], in the way that suits the processor."""
-    suits = matrix.device.type == "cpu" and matrix.numel() >= PACKED_SIZE and 1 < batch <= PACKED_BATCH
-    several = torch.get_num_threads() > 1
-    return _Packed(matrix, batch) if suits and packing_pays(matrix.dtype, several) else _Plain(matrix)
-
-
-@cache
-def packing_pays(dtype: torch.dtype, several_threads: bool) -> bool:
-    """Whether oneDNN's packed products are there, right, and worth it: with AVX-512, or with several threads, among
-    which other kernels divide a small batch badly (asked once a process).
-
-    They are not part of torch's public interface, so what they give is compared first.
-    """
-    wide = "AVX512" in torch.backends.cpu.get_cpu_capability()
-    if dtype not in (torch.float32, torch.bfloat16) or not (wide or several_threads):
-        return False
-    generator = torch.Generator().manual_seed(0)
-    x, matrix, total = (torch.randn(*shape, generator=generator).to(dtype) for shape in ((8, 64), (32, 64), (8, 32)))
-    try:
-        packed = _Packed(matrix, 8)
-        products = (packed.times(x), packed.add(total.clone(), x))
-    except (AttributeError, RuntimeError):
-        return False
-    plain = _Plain(matrix)
-    return all(map(partial(torch.allclose, rtol=0.02, atol=0.02), products, (plain.times(x), plain.add(total, x))))
-
-
-def _relu(summed_BH: Tensor, out_BH: Tensor) -> Tensor:
-    return torch.clamp_min(summed_BH, 0, out=out_BH)
 
 
 def _steps(*tensors: Tensor, backwards: bool = False) -> Any:
@@ -334,6 +254,17 @@ def random_bits(shape: torch.Size, device: torch.device, generator: torch.Genera
     else:
         words = torch.empty(count, dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
     return words.view(torch.int16)[: shape.numel()].view(shape)
+
+
+def _gate_slopes(gates_TBG: Tensor, states_TBC: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives of the mixture f c + g delta by delta and by the logits of f and g, [T, B, 3, C]; and f itself."""
+    gates_TB3C = gates_TBG.unflatten(-1, (3, -1))
+    slopes_TB3C = torch.empty_like(gates_TB3C)
+    for place, factor_TBC in enumerate((gates_TB3C[..., 2, :], states_TBC, gates_TB3C[..., 0, :])):
+        slopes_TB3C[..., place, :] = factor_TBC
+    by_logits = slopes_TB3C[..., 1:, :]
+    _sigmoid_backward(by_logits, gates_TB3C[..., 1:, :], grad_input=by_logits)
+    return slopes_TB3C, gates_TB3C[..., 1, :]
 
 
 def _weight_gradients(d_outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -1,1 +1,1 @@
-"""A file that `export` copies into a checkpoint, where it stands beside `context_vector.py` and `recurrence.py`."""
+"""A file that `export` copies into a checkpoint, where it stands beside the model's own code."""

@@ -1,4 +1,4 @@
-"""New-LLM for Hugging Face transformers. The model itself is in `context_vector.py` and `recurrence.py`.
+"""New-LLM for Hugging Face transformers. The model itself is in `context_vector.py`.
 
 The configuration class stands in this file on purpose. transformers keeps one model class per configuration class, and
 loads a new configuration class only where the code of its own file is new: in a file of its own it would stay the same
