@@ -52,11 +52,12 @@ def ceiling(number: str, device: str) -> float:
     size = 1024 if device == "cpu" else 8192
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[number]
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    times = [_timed(lambda: a @ b, device) for _ in range(12)]
+    times = [timed(lambda: a @ b, device) for _ in range(12)]
     return 2 * size**3 / min(times)
 
 
-def _timed(call: Callable[[], Any], device: str) -> float:
+def timed(call: Callable[[], Any], device: str) -> float:
+    """Seconds of a call and of the work that it starts."""
     began = time.perf_counter()
     call()
     if device != "cpu":
@@ -101,7 +102,7 @@ def measure(steps: dict[str, Step], device: str, seconds: float) -> dict[str, li
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or min(map(len, times.values())) < 3:
         for name, step in steps.items():
-            times[name].append(_timed(step, device))
+            times[name].append(timed(step, device))
     return times
 
 

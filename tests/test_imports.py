@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,21 @@ def test_the_command_line_loads_nothing_heavy_before_a_command_needs_it():
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     loaded = set(shown.split())
     assert not loaded & {"torch", "ray", "optuna", "transformers", "datasets", "pandas", "plotly", "numpy", "scipy"}
+
+
+def test_a_bare_machine_can_train_and_measure_speed():
+    """With torch and NumPy alone, as far as our own imports go."""
+    libraries = sorted(set(HEAVY) - {"torch"} | {"ruamel", "filelock", "plotext", "tokenizers"})
+    code = f"""
+        import sys
+
+        class Absent:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in {libraries}:
+                    raise ModuleNotFoundError(name)
+
+        sys.meta_path.insert(0, Absent())
+        sys.path.insert(0, "benchmarks")
+        import step, scale, tune_newllm.training.loop, tune_newllm.training.run
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, check=True)

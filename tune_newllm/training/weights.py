@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 from torch import Tensor, nn
 
 from tune_newllm.data.files import sync
@@ -56,7 +54,10 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     Args:
         metadata: beside the marks, which every file gets.
     """
-    return safetensors.torch.save(
+    # Here, so that a machine that only measures speed needs torch alone.
+    from safetensors.torch import save
+
+    return save(
         {name: each.detach().cpu().contiguous() for name, each in tensors.items()},
         {**metadata, **_OURS, _CHECKSUM: _UNKNOWN},
     )
@@ -95,6 +96,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         DamagedCheckpointError: it is no safetensors file, or its bytes are not those written here.
         CheckpointError: the file is missing, or it cannot be read, and then its cause is an OSError.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     try:
         payload = path.read_bytes()
         metadata = _metadata(payload)
@@ -102,7 +106,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             start, end = _checksum_place(payload)
             if payload[start:end] != _checksum(payload, start, end).encode():
                 raise ValueError("its checksum is that of other bytes")
-        return safetensors.torch.load(payload), metadata
+        return load(payload), metadata
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist: give the folder of a checkpoint") from None
     except OSError as error:
@@ -110,7 +114,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(
             f"{path} cannot be read ({error.strerror}): mend the drive or use another copy"
         ) from error
-    except (ValueError, LookupError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
+    except (ValueError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
         raise DamagedCheckpointError(
             f"{path} is damaged or not a safetensors file ({error}): use another copy"
         ) from None
