@@ -74,9 +74,9 @@ class RivalStep:
         number: autocast's number format, also of the forward pass that `forward` wraps.
     """
 
-    def __init__(self, model: nn.Module, number: Number, device: str) -> None:
+    def __init__(self, model: nn.Module, number: Number, device: str, lr: float = 1e-9) -> None:
         self._model, self._number, self._device = model.to(device), number, device
-        self._optimizer = torch.optim.Adam(model.parameters(), lr=1e-9)
+        self._optimizer = torch.optim.Adam(model.parameters(), lr=lr)
 
     def __call__(self, windows: Tensor) -> float:
         """Take a step on windows [B, T + 1]; returns the loss."""

@@ -11,9 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tune_newllm.errors import CheckpointError, DamagedCheckpointError
+from tune_newllm.models import products
+from tune_newllm.models.products import packing_pays
 from tune_newllm.training import signals
 from tune_newllm.training.config import ClipConfig, EarlyStoppingConfig, LRScheduleConfig, TrainingConfig
 from tune_newllm.training.loop import fit
+from tune_newllm.training.passes import Passes
 from tune_newllm.training.state import TrainState
 from tune_newllm.training.weights import insert_weights, read_tensors, save_weights, write_tensors
 
@@ -36,12 +39,27 @@ def numbers(history):
     ]
 
 
+def repeat(body, generator):
+    """Stands for the recording of a CUDA graph."""
+    body()
+    return body
+
+
 @pytest.mark.parametrize(
-    ("optimizer", "precision"),
-    [("adam", "fp32"), ("adamw", "fp32"), ("sgd", "fp32"), ("muon", "fp32"), ("adamw", "bf16"), ("muon", "fp16")],
+    ("optimizer", "precision", "engine"),
+    [
+        ("adam", "fp32", "plain"),
+        ("adam", "fp32", "packed"),
+        ("adam", "fp32", "recorded"),
+        ("adamw", "fp32", "plain"),
+        ("sgd", "fp32", "plain"),
+        ("muon", "fp32", "plain"),
+        ("adamw", "bf16", "plain"),
+        ("muon", "fp16", "plain"),
+    ],
 )
 def test_a_run_stopped_after_epoch_3_and_resumed_equals_one_that_never_stopped(
-    optimizer, precision, tiny, windows, tmp_path, monkeypatch
+    optimizer, precision, engine, tiny, windows, tmp_path, monkeypatch
 ):
     # The half precisions are emulated where the processor lacks them: slow, but the same arithmetic each time.
     monkeypatch.setattr("tune_newllm.training.device.OFFERED", {"cpu": ("fp32", "bf16", "fp16")})
@@ -50,6 +68,13 @@ def test_a_run_stopped_after_epoch_3_and_resumed_equals_one_that_never_stopped(
     monkeypatch.setattr(signals, "PLATEAU_DEPTH", -9.0)
     config = replace(CONFIG, optimizer=optimizer, precision=precision, clip=ClipConfig("percentile", percentile=40.0))
     train, validation = windows(30), windows(10, seed=1)
+    if engine == "packed":
+        if not packing_pays(torch.float32, several_threads=True):
+            pytest.skip("this torch has no packed products")
+        monkeypatch.setattr(products, "PACKED_SIZE", 0)
+        monkeypatch.setattr(products, "packing_pays", lambda dtype, several: True)
+    elif engine == "recorded":
+        monkeypatch.setattr(Passes, "recorder", property(lambda self: repeat, lambda self, value: None), False)
 
     never_stopped = TrainState.create(config, tiny(dropout=0.2))
     list(fit(never_stopped, train, validation, config))
