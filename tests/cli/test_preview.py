@@ -93,30 +93,57 @@ def test_what_does_not_change_is_not_drawn(plan):
     assert "┤" not in text
 
 
-def test_seeds_and_budget_count(plan):
+def test_seeds_budget_and_trials_at_once_count(plan, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(4)), raising=False)
     lines = "parameters:\n  training.lr: {distribution: uniform, min: 1e-3, max: 1e-1}\n"
-    cost = plan(lines + "seeds: 3\n")[0]["cost"]
-    assert cost["seconds"] == pytest.approx(6 * 3 * cost["seconds_per_trial"])
+    content, text = plan(lines + "seeds: 3\n")
+    # Eighteen trials, four at once.
+    assert content["cost"]["seconds"] == pytest.approx(5 * content["cost"]["seconds_per_trial"])
+    assert (content["cost"]["at_once"], content["cost"]["threads"], content["cost"]["precision"]) == (4, 1, "fp32")
+    assert "with 1 thread in fp32" in text
+    assert "with 4 trials at once" in text
     content, text = plan(lines + "seeds: 3\nbudget: {wall: 2h, epochs: 10}\n")
-    assert content["cost"]["seconds"] == pytest.approx(10 / 4 * content["cost"]["seconds_per_trial"])
+    assert content["cost"]["seconds"] == pytest.approx(10 / 4 / 4 * content["cost"]["seconds_per_trial"])
     assert "(of 6, each with 3 seeds)" in text
     assert "its budget, 2 h 0 min of wall time or 10 epochs, stops it resumably" in text
+    cost = plan(lines + "budget: {device_hours: 1e-6}\nresources: {cpus_per_trial: 2}\n")[0]["cost"]
+    assert cost["seconds"] == pytest.approx(1e-6 * 3600 / 2 / 2)
+
+
+def test_every_choice_is_shown_with_its_reason_and_when_it_was_measured(plan, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(2)), raising=False)
+    monkeypatch.setattr("tune_newllm.sweep.timings._is_busy", lambda: False)
+    lines = "parameters:\n  training.batch_size: {values: [8, 96]}\n"
+    content, text = plan(lines)
+    choices = content["choices"]
+    assert "auto" not in json.dumps(content["spec"])
+    assert choices["resources.max_concurrent"] == {"chosen": 2, "reason": "as many as 2 processors (1 a trial) allow"}
+    assert choices["training.precision"] == {"chosen": "fp32", "reason": "fp32 was asked for"}
+    assert choices["training.micro_batch"]["chosen"] == content["spec"]["training"]["micro_batch"]
+    assert choices["training.micro_batch"]["reason"].endswith(", measured now")
+    # The second time, as a text.
+    for path, choice in choices.items():
+        reason = choice["reason"].replace("measured now", "measured earlier")
+        assert f"\n  {path} {choice['chosen']:{'' if isinstance(choice['chosen'], str) else 'g'}}: {reason}\n" in text
+    elsewhere, text = plan(lines + "resources: {address: 'ray://there:1', cpus_per_trial: 64}\n")
+    assert elsewhere["spec"]["resources"]["max_concurrent"] == "auto"
+    assert "the cluster at ray://there:1 chooses for itself; what this machine alone would:" in text
 
 
 def test_memory_that_is_tight_is_told_beforehand(plan, monkeypatch, caplog):
     lines = "parameters:\n  training.batch_size: {values: [8, 512]}\n  model.num_layers: {values: [1, 2]}\n"
-    lines += "resources: {max_concurrent: 1}\n"
-    content, text = plan(lines)
+    lines, micro = lines + "resources: {max_concurrent: 1, cpus_per_trial: 1}\n", "training.micro_batch=256"
+    content, text = plan(lines, micro)
     assert (content["memory"]["bound"], content["memory"]["per_trial"]) == ("upper", None)
     assert "needs under " in text
     assert "so memory is no question" in text
     monkeypatch.setattr("tune_newllm.sweep.memory_plan._NO_QUESTION", 0)
-    facts = plan(lines)[0]["memory"]
+    facts = plan(lines, micro)[0]["memory"]
     assert (facts["sequences"], facts["micro_batch"], facts["per_trial"], facts["trials"]) == (256, 256, None, 1)
     assert 10_000 < facts["need_of_one"] < facts["need"] < facts["available"]
     for available, micro_batch in ((facts["need"] // 3, 64), (1, 0)):
         monkeypatch.setattr("tune_newllm.sweep.memory_plan.available_memory", lambda device, most=available: most)
-        content, text = plan(lines)
+        content, text = plan(lines, micro)
         tight = content["memory"]
         assert (tight["micro_batch"], tight["per_trial"], tight["share"]) == (micro_batch, available, available)
         assert ("with the 64 it begins with" in text) == (micro_batch == 64)

@@ -33,6 +33,8 @@ balanced: model.dropout
 early_terminate: {min_iter: 1, eta: 2}
 run_cap: 6
 """
+# Threads are not measured: another number of them gives other digits.
+ONE_AT_A_TIME = "resources: {cpus_per_trial: 1, max_concurrent: 1}\n"
 
 
 def run(text, root, name="sweep", listener=lambda record: None):
@@ -80,7 +82,7 @@ def test_diverged_and_failed_trials_end_as_such_and_stop_nothing(ray_address, tm
         if isinstance(record, records.TrialCreated) and record.number == 1:
             (tmp_path / "sweep" / "trials" / record.trial_id).write_text("in the way")
 
-    folder = run(spec.replace("run_cap", "resources: {max_concurrent: 1}\nrun_cap"), tmp_path, listener=occupy)
+    folder = run(spec.replace("run_cap", f"{ONE_AT_A_TIME}run_cap"), tmp_path, listener=occupy)
     trials = list(History(folder.read()).trials.values())
     assert [trial.state for trial in trials][:2] == ["diverged", "failed"]
     assert "optimizer step" in trials[0].ended.reason
@@ -140,7 +142,7 @@ def test_a_lost_worker_costs_no_epoch_and_too_many_end_the_trial_alone(ray_addre
 
 
 def test_an_interrupted_sweep_resumes_to_the_table_of_an_undisturbed_one(ray_address, tmp_path):
-    text = TINY.replace("run_cap", "resources: {max_concurrent: 1}\nrun_cap")
+    text = TINY.replace("run_cap", f"{ONE_AT_A_TIME}run_cap")
     undisturbed = run(text, tmp_path, "one")
     seen = []
 
@@ -176,7 +178,7 @@ parameters:
 early_terminate: {min_iter: 1, eta: 2, within: training.clip.norm}
 seeds: 2
 run_cap: 3
-resources: {max_concurrent: 1}
+resources: {cpus_per_trial: 1, max_concurrent: 1}
 """
 
 
@@ -216,7 +218,8 @@ def test_a_budget_stops_a_sweep_and_a_larger_one_resumes_it_to_the_undisturbed_t
 
 
 def test_later_overrides_win_over_those_on_record_and_limits_can_be_lifted(tmp_path):
-    spec = parse_spec(parse_yaml(TINY + "budget: {wall: 1h, epochs: 4}\nresources: {gpus_per_trial: 0}\n", "t"))
+    text = TINY + "budget: {wall: 1h, epochs: 4}\nresources: {cpus_per_trial: 1, gpus_per_trial: 0}\n"
+    spec = parse_spec(parse_yaml(text, "t"))
     folder = SweepFolder.create(tmp_path / "sweep", spec, {})
     given = ["budget.epochs=8", "resources.cpus_per_trial=2"]
     for overrides in (["budget.wall=5"], given):
@@ -232,8 +235,9 @@ def test_later_overrides_win_over_those_on_record_and_limits_can_be_lifted(tmp_p
     assert folder.spec([*lifted, "budget.epochs=7"]).budget.model_dump(exclude_none=True) == {"epochs": 7}
     assert folder.spec(["budget.wall=null"]).budget.model_dump(exclude_none=True) == {"epochs": 4}
     assert folder.spec(["budget.wall=null", "budget.epochs=null"]).budget.is_empty
-    with pytest.raises(SpecError, match="auto is decided when a sweep begins"):
-        folder.spec(["resources.gpus_per_trial=auto"])
+    for key in ("cpus_per_trial", "gpus_per_trial"):
+        with pytest.raises(SpecError, match=f"{key}: auto is decided when a sweep begins"):
+            folder.spec([f"resources.{key}=auto"])
 
 
 def test_wall_time_stops_a_sweep_while_no_epoch_ends(ray_address, tmp_path):
@@ -278,7 +282,7 @@ def test_a_signal_between_two_trials_leaves_the_sweep_open(ray_address, tmp_path
             # Ray takes this signal for itself.
             os.kill(os.getpid(), signal.SIGUSR1)
 
-    spec = parse_spec(parse_yaml(TINY.replace("run_cap", "resources: {max_concurrent: 1}\nrun_cap"), "t"))
+    spec = parse_spec(parse_yaml(TINY.replace("run_cap", f"{ONE_AT_A_TIME}run_cap"), "t"))
     outcome = engine.search(spec, prepare(spec.corpus), tmp_path / "sweep", ["x"], interrupt)
     folder = SweepFolder.open(tmp_path / "sweep")
     assert (outcome.finished, outcome.signal) == (False, signal.SIGTERM)
@@ -343,7 +347,7 @@ def test_changed_code_is_refused_by_name_unless_forced_which_is_recorded(ray_add
 
 
 def test_a_sweep_whose_first_trials_all_fail_alike_stops(ray_address, tmp_path):
-    text = TINY.replace("run_cap", "resources: {max_concurrent: 1}\nrun_cap")
+    text = TINY.replace("run_cap", f"{ONE_AT_A_TIME}run_cap")
 
     def occupy(record):
         if isinstance(record, records.TrialCreated):

@@ -28,7 +28,7 @@ parameters:
   training.batch_size: {values: [8, 16]}
 early_terminate: {min_iter: 1, eta: 3, within: training.batch_size}
 run_cap: 8
-resources: {gpus_per_trial: 0}
+resources: {cpus_per_trial: 1, gpus_per_trial: 0}
 """
 # Batch 8: t0000, t0002, t0004, t0006; batch 16: t0001, t0003, t0005.
 LOSSES = [3.0, 9.0, 1.0, 8.0, 2.0, 7.0, 4.0]
@@ -278,7 +278,7 @@ parameters:
 points: [{training.lr: 0.002}, {training.lr: 0.005}, {training.lr: 0.01}, {training.lr: 0.02}, {training.lr: 0.001}]
 early_terminate: {min_iter: 1, eta: 2}
 run_cap: 4
-resources: {max_concurrent: 1}
+resources: {cpus_per_trial: 1, max_concurrent: 1}
 """
 
 

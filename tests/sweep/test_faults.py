@@ -24,7 +24,7 @@ from tune_newllm.sweep.loading import parse_spec
 from tune_newllm.sweep.source import parse_yaml
 
 SMALL = TINY.replace("epochs: 3", "epochs: 2").replace("run_cap: 6", "run_cap: 3")
-ONE_AT_A_TIME = SMALL + "resources: {max_concurrent: 1}\n"
+ONE_AT_A_TIME = SMALL + "resources: {cpus_per_trial: 1, max_concurrent: 1}\n"
 
 
 def begin(text, path, listener=lambda record: None):

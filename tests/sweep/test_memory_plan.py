@@ -7,9 +7,10 @@ import pytest
 
 from tune_newllm.data.corpora import prepare
 from tune_newllm.errors import TuneError
-from tune_newllm.sweep import memory_plan, provenance, resolve
+from tune_newllm.sweep import measuring, memory_plan, provenance, sharing
 from tune_newllm.sweep.loading import parse_spec
 from tune_newllm.sweep.memory_plan import MemoryPlan, amount, largest, measure_largest
+from tune_newllm.sweep.resolve import resolve
 from tune_newllm.sweep.source import parse_yaml
 from tune_newllm.sweep.spec import Resources
 from tune_newllm.training.memory import StepMemory
@@ -55,7 +56,7 @@ def plan(device, available):
 
 def shares(device, available, machine, **asked):
     """Trials on a device, its share for each and what each asks of Ray."""
-    resources, planned = resolve.share(Resources(**asked), [machine], plan(device, available))
+    resources, planned = sharing.share(Resources(**asked), [machine], plan(device, available))
     return planned.trials, resources.gpus_per_trial, planned
 
 
@@ -87,10 +88,10 @@ def test_processors_and_what_was_asked_limit_the_sharing():
     assert (trials, gpus, planned.share) == (2, 0.5, (2 * GB - 600_000_000) // 2)
     assert (planned.micro_batch, planned.per_trial) == (12, planned.share)
     assert shares("cuda", 70 * GB, machine, gpus_per_trial=2)[:2] == (1, 2)
-    six = resolve.settle(Resources(gpus_per_trial=0.1666), [{"CPU": 32, "GPU": 2}])
+    six = sharing.settle(Resources(gpus_per_trial=0.1666), [{"CPU": 32, "GPU": 2}])
     assert six.max_concurrent == 12
     # Not five: none can have a fifth of each of two.
-    assert resolve.settle(Resources(gpus_per_trial=0.4), [{"CPU": 32, "GPU": 2}]).max_concurrent == 4
+    assert sharing.settle(Resources(gpus_per_trial=0.4), [{"CPU": 32, "GPU": 2}]).max_concurrent == 4
 
 
 def test_in_main_memory_fewer_trials_run_where_not_one_sequence_would_fit(caplog):
@@ -98,7 +99,7 @@ def test_in_main_memory_fewer_trials_run_where_not_one_sequence_would_fit(caplog
     # 0.51 GB for each with one sequence, and 0.4 for each process but the first.
     trials, gpus, planned = shares("cpu", int(2.35 * GB), machine)
     assert (trials, gpus, planned.micro_batch) == (3, 0, 0 + 1)
-    assert resolve.settle(Resources(gpus_per_trial=0), [machine] * 2, trials).max_concurrent == 6
+    assert sharing.settle(Resources(gpus_per_trial=0), [machine] * 2, trials).max_concurrent == 6
     assert shares("cpu", 50 * GB, machine)[0] == 4
     trials, _, planned = shares("cpu", int(2.35 * GB), machine, max_concurrent=4)
     assert (trials, planned.micro_batch) == (4, 0)
@@ -150,39 +151,42 @@ def test_what_cannot_be_built_is_not_tried(monkeypatch):
 
 
 def test_a_sweep_in_tight_memory_tells_its_trials_how_much_each_may_use(ray_address, monkeypatch, caplog):
-    spec = spec_of(SPACE.replace("precision: fp32", "precision: auto"))
+    spec = spec_of(SPACE.replace("precision: fp32", "precision: auto, micro_batch: 256"))
     corpus = prepare(spec.widest_corpus)
-    real = resolve._measure
+    real = measuring.measure
 
-    def tight(spec, vocab_size, thread_count):
+    def tight(spec, machines, vocab_size):
         from tune_newllm.sweep import memory_plan
 
         memory_plan.available_memory = lambda device: 416_000_000
         try:
-            return real(spec, vocab_size, thread_count)
+            return real(spec, machines, vocab_size)
         finally:
             from tune_newllm.training.device import available_memory
 
             memory_plan.available_memory = available_memory
 
-    monkeypatch.setattr(resolve, "_measure", tight)
-    resolved, hardware = resolve.resolve(spec, [{"CPU": 2.0, "GPU": 1.0}], corpus)
+    monkeypatch.setattr(measuring, "measure", tight)
+    resolved, hardware = resolve(spec, [{"CPU": 2.0, "GPU": 1.0}], corpus)
+    assert "auto" not in resolved.to_yaml()
     assert (resolved.resources.max_concurrent, resolved.resources.gpus_per_trial) == (2, 0)
-    assert resolved.training.micro_batch == 256
-    assert resolved.training.precision != "auto"
-    facts = provenance.collect(resolved, corpus, hardware, ["x"])["memory"]
-    assert (facts["per_trial"], facts["available"], facts["trials"]) == (8_000_000, 416_000_000, 2)
-    assert "416 MB are free, 8 MB for each of 2 trials at once" in facts["reason"]
+    facts = provenance.collect(resolved, corpus, hardware, ["x"])
+    assert facts["choices"]["resources.max_concurrent"] == {
+        "chosen": 2, "reason": "as many as 2 processors (1 a trial) allow",
+    }  # fmt: skip
+    memory = facts["memory"]
+    assert (memory["per_trial"], memory["available"], memory["trials"]) == (8_000_000, 416_000_000, 2)
+    assert "416 MB are free, 8 MB for each of 2 trials at once" in memory["reason"]
     assert not caplog.records
-    monkeypatch.setattr(resolve, "_measure", real)
-    assert resolve.resolve(spec, [{"CPU": 2.0, "GPU": 1.0}], corpus)[1].memory["per_trial"] is None
+    monkeypatch.setattr(measuring, "measure", real)
+    assert resolve(spec, [{"CPU": 2.0, "GPU": 1.0}], corpus)[1].memory["per_trial"] is None
 
 
 def test_a_lost_measurement_is_one_line(ray_address, monkeypatch):
     spec = spec_of(SPACE)
-    monkeypatch.setattr(resolve, "_measure", lambda *args: os._exit(1))
+    monkeypatch.setattr(measuring, "measure", lambda *args: os._exit(1))
     with pytest.raises(TuneError, match=r"^the process that measured this machine was lost \(.+\): try again$"):
-        resolve.resolve(spec, [{"CPU": 2.0, "GPU": 1.0}], prepare(spec.widest_corpus))
+        resolve(spec, [{"CPU": 2.0, "GPU": 1.0}], prepare(spec.widest_corpus))
 
 
 def test_amounts_have_three_digits():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import statistics
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tune_newllm.cli.curves import Plot, Sample
     from tune_newllm.data.corpora import PreparedCorpus
     from tune_newllm.sweep.memory_plan import MemoryPlan
+    from tune_newllm.sweep.provenance import Hardware
     from tune_newllm.sweep.spec import SweepSpec
     from tune_newllm.training.config import Configuration
 
@@ -33,18 +35,18 @@ def preview(spec: "SweepSpec", as_json: bool) -> None:
     from tune_newllm.data.corpora import prepare
 
     suggested = _suggestions(spec)
-    samples = _possible(spec, suggested)
     corpus = prepare(spec.widest_corpus, progress=True)
-    memory = _memory(spec, corpus)
-    memory.warn()
-    curves, rungs, cost = plots(spec, samples, corpus), _rungs(spec), _cost(spec, samples, corpus, memory)
+    here, hardware, memory = _resolved(spec, len(corpus.tokenizer))
+    spec = here if spec.resources.address == "local" else spec
+    samples = _possible(here, suggested)
+    curves, rungs, cost = plots(spec, samples, corpus), _rungs(spec), _cost(here, samples, corpus, memory)
     if as_json:
         from ruamel.yaml import YAML
 
         resolved = YAML(typ="safe", pure=True).load(spec.to_yaml())
         drawn = [{**plot._asdict(), "curves": [curve._asdict() for curve in plot.curves]} for plot in curves]
         content = {"spec": resolved, "samples": suggested, "rungs": rungs, "plots": drawn}
-        content |= {"memory": memory.facts(), "cost": cost}
+        content |= {"choices": hardware.chosen(), "memory": memory.facts(), "cost": cost}
         click.echo(json.dumps(content, indent=2))
         return
     click.echo(spec.to_yaml())
@@ -58,8 +60,32 @@ def preview(spec: "SweepSpec", as_json: bool) -> None:
     _draw(curves)
     if follows_gradients(spec, samples):
         click.echo("\nclip schedule percentile: its limit follows the gradients of the run, so it has no curve yet")
+    click.echo(f"\n{_on_choices(spec, hardware)}")
     click.echo(f"\n{_on_memory(memory)}")
-    click.echo(f"\n{_on_cost(spec, cost)}")
+    click.echo(f"\n{_on_cost(here, cost)}")
+
+
+def _resolved(spec: "SweepSpec", vocab_size: int) -> tuple["SweepSpec", "Hardware", "MemoryPlan"]:
+    """As a sweep on this machine alone would be resolved."""
+    import torch
+
+    from tune_newllm.sweep.resolve import resolve_here
+    from tune_newllm.sweep.spec import Resources
+
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if spec.resources.address != "local":
+        # What was asked of a cluster's machines this one may not have.
+        spec = spec.model_copy(update={"resources": Resources()})
+    return resolve_here(spec, [{"CPU": float(cpus), "GPU": float(torch.cuda.device_count())}], vocab_size)
+
+
+def _on_choices(spec: "SweepSpec", hardware: "Hardware") -> str:
+    address = spec.resources.address
+    lines = [f"chosen for this machine ({hardware.name}):"]
+    if address != "local":
+        lines = [f"the cluster at {address} chooses for itself; what this machine alone would:"]
+    lines += [f"  {path} {shown(each.value)}: {each.reason}" for path, each in hardware.choices.items()]
+    return "\n".join(lines)
 
 
 def _suggestions(spec: "SweepSpec") -> list[dict[str, Any]]:
@@ -108,24 +134,6 @@ def _draw(curves: list["Plot"]) -> None:
         click.echo(f"\n{drawn(plot, width)}")
 
 
-def _memory(spec: "SweepSpec", corpus: "PreparedCorpus") -> "MemoryPlan":
-    """As a sweep on this machine would plan it. Precision, where it is `auto`, is fp32, which needs most."""
-    import torch
-
-    from tune_newllm.sweep.memory_plan import measure_largest
-    from tune_newllm.sweep.resolve import share, with_device
-    from tune_newllm.training.device import resolve_device
-
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    here = [{"CPU": float(cpus), "GPU": float(torch.cuda.device_count())}]
-    training = with_device(spec, here)[0].training
-    device = resolve_device(training.device)
-    precision = "fp32" if training.precision == "auto" else training.precision
-    training = dataclasses.replace(training, device=device, precision=precision)
-    plan = measure_largest(spec.model_copy(update={"training": training}), len(corpus.tokenizer), device)
-    return share(spec.resources, here, plan)[1]
-
-
 def _on_memory(plan: "MemoryPlan") -> str:
     words = f"memory ({plan.device}): {plan}"
     if not plan.micro_batch:
@@ -139,38 +147,52 @@ def _on_memory(plan: "MemoryPlan") -> str:
 
 def _cost(spec: "SweepSpec", samples: list["Sample"], corpus: "PreparedCorpus", memory: "MemoryPlan") -> dict[str, Any]:
     """An upper bound, since ASHA and patience stop trials. `configurations` and `seconds` are None for no end, both
-    times where memory does not suffice for one of the samples."""
+    times where memory does not suffice for one of the samples.
+
+    Args:
+        spec: as resolved for this machine.
+    """
     from tune_newllm.cli.training import sizes
+    from tune_newllm.sweep.sharing import threads
     from tune_newllm.sweep.study import grid
 
-    base = spec.configuration()
-    measured = [_seconds(made, corpus, memory) for _, made in samples or [({}, base)]]
+    base, resources = spec.configuration(), spec.resources
+    measured = [_seconds(made, corpus, memory, threads(spec)) for _, made in samples or [({}, base)]]
     known = [seconds for seconds in measured if seconds is not None]
     each = statistics.fmean(known) if known else None
     count = spec.run_cap or (sum(1 for _ in grid(spec, spec.order, {})) if spec.method == "grid" else None)
-    bounds = [] if count is None or each is None else [count * spec.seeds * each]
+    assert resources.gpus_per_trial != "auto"
+    assert resources.max_concurrent != "auto"
+    at_once = resources.max_concurrent
+    bounds = []
+    if count is not None and each is not None:
+        bounds.append(math.ceil(count * spec.seeds / at_once) * each)
     if spec.budget.epochs is not None and each is not None:
-        bounds.append(spec.budget.epochs * each / spec.training.epochs)
+        bounds.append(spec.budget.epochs * each / spec.training.epochs / at_once)
     if spec.budget.device_hours is not None:
-        bounds.append(spec.budget.device_hours * 3600)
+        bounds.append(spec.budget.device_hours * 3600 / (resources.gpus_per_trial or resources.cpus) / at_once)
     total = {"configurations": count, "seeds": spec.seeds, "budget": spec.budget.model_dump(exclude_none=True)}
+    used = {"threads": threads(spec), "at_once": at_once, "precision": spec.training.precision}
     times = {"seconds_per_trial": each, "seconds": min(bounds, default=None)}
-    return sizes(base, corpus.first(base.corpus.max_samples)) | total | times
+    return sizes(base, corpus.first(base.corpus.max_samples)) | total | used | times
 
 
-def _seconds(configuration: "Configuration", corpus: "PreparedCorpus", memory: "MemoryPlan") -> float | None:
+def _seconds(
+    configuration: "Configuration", corpus: "PreparedCorpus", memory: "MemoryPlan", threads: int
+) -> float | None:
     """Of a full trial; None where memory does not suffice for it."""
     from tune_newllm.cli.training import trial_seconds
     from tune_newllm.errors import InfeasibleError
     from tune_newllm.sweep.memory_plan import within
 
-    # What the largest configuration can begin with, all can.
-    micro_batch = configuration.training.micro_batch if memory.per_trial is None else memory.micro_batch or 1
-    training = dataclasses.replace(configuration.training, device=memory.device, micro_batch=micro_batch)
+    training = configuration.training
+    if memory.per_trial is not None:
+        # What the largest configuration can begin with, all can.
+        training = dataclasses.replace(training, micro_batch=memory.micro_batch or 1)
     made = dataclasses.replace(configuration, training=training)
-    rows = corpus.first(configuration.corpus.max_samples)
+    work = partial(trial_seconds, made, corpus.first(configuration.corpus.max_samples), threads)
     try:
-        return within(memory.available, made, len(corpus.tokenizer), partial(trial_seconds, made, rows))
+        return within(memory.available, made, len(corpus.tokenizer), work)
     except InfeasibleError:
         return None
 
@@ -191,12 +213,19 @@ def _on_cost(spec: "SweepSpec", cost: dict[str, Any]) -> str:
     words = f"cost: {cost['parameters']:,} parameters, {cost['train_windows']:,} windows an epoch; "
     if cost["seconds_per_trial"] is None:
         return f"{words}memory does not suffice for any of the configurations above"
+    count, at_once = cost["threads"], cost["at_once"]
     words += (
-        f"a full trial takes {duration(cost['seconds_per_trial'])} on this machine, one thread if it has no GPU "
-        "(measured: a few steps of each configuration above), the whole sweep "
+        f"a full trial takes {duration(cost['seconds_per_trial'])} on this machine, with {count} "
+        f"thread{'s' * (count > 1)} in {_precisions(spec)} (measured: a few steps of each configuration above), the "
+        "whole sweep "
     )
     if cost["seconds"] is None:
         words += "goes on until it is stopped"
     else:
-        words += f"at most {duration(cost['seconds'])}, divided by the trials at once"
+        words += f"at most {duration(cost['seconds'])} with {at_once} trial{'s' * (at_once > 1)} at once"
     return words + (f"; its budget, {' or '.join(limits)}, stops it resumably" if limits else "")
+
+
+def _precisions(spec: "SweepSpec") -> str:
+    searched = spec.parameters.get("training.precision")
+    return " or ".join(map(str, searched.values or ())) if searched else spec.training.precision

@@ -89,8 +89,12 @@ def sizes(configuration: "Configuration", corpus: "PreparedCorpus") -> dict[str,
     }
 
 
-def trial_seconds(configuration: "Configuration", corpus: "PreparedCorpus") -> float:
-    """Estimated seconds of all epochs in fp32: the median of a few real steps, times their number."""
+def trial_seconds(configuration: "Configuration", corpus: "PreparedCorpus", threads: int) -> float:
+    """Estimated seconds of all epochs: the median of a few real steps, times their number.
+
+    Args:
+        configuration: nothing in it is `auto`.
+    """
     import torch
 
     from tune_newllm.models import build
@@ -98,17 +102,17 @@ def trial_seconds(configuration: "Configuration", corpus: "PreparedCorpus") -> f
     from tune_newllm.training.loop import train_step
     from tune_newllm.training.state import TrainState
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     # Next to no learning rate: the steps shall take their time, not diverge.
-    training = dataclasses.replace(
-        configuration.training, precision="fp32", lr=1e-9, lr_rule="none", lr_size_rule="none"
-    )
+    training = dataclasses.replace(configuration.training, lr=1e-9, lr_rule="none", lr_size_rule="none")
     state = TrainState.create(training, build(configuration.model, len(corpus.tokenizer), training.seed))
     micro_batch = resolve_micro_batch(training.micro_batch, state.device)
     seconds = []
     for _ in range(5):
         began = time.perf_counter()
         train_step(state, corpus.train[: training.batch_size], None, micro_batch)
+        if state.device.startswith("cuda"):
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[1:]) * sizes(configuration, corpus)["steps"]
 
@@ -137,7 +141,7 @@ def _opened_run(folder: Path, configuration: "Configuration", start: Path | None
 def _resolved(configuration: "Configuration", vocab_size: int) -> "TrainingConfig":
     """The training section with nothing left `auto`."""
     from tune_newllm.models import build
-    from tune_newllm.training.precision import resolve
+    from tune_newllm.training.choosing import resolve
 
     def model() -> "LanguageModel":
         return build(configuration.model, vocab_size, configuration.training.seed)

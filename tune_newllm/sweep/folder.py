@@ -120,8 +120,9 @@ class SweepFolder:
         if isinstance(limits, dict) and all(limit is None for limit in limits.values()):
             source.values.pop("budget", None)
         spec = parse_spec(source)
-        if spec.resources.gpus_per_trial == "auto":
-            raise SpecError("resources.gpus_per_trial: auto is decided when a sweep begins, give a number to a resume")
+        for key in ("cpus_per_trial", "gpus_per_trial"):
+            if getattr(spec.resources, key) == "auto":
+                raise SpecError(f"resources.{key}: auto is decided when a sweep begins, give a number to a resume")
         return spec
 
     def provenance(self) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def measure_largest(spec: SweepSpec, vocab_size: int, device: str) -> MemoryPlan
     rows = min(training.batch_size, resolve_micro_batch(training.micro_batch, device))
     available = available_memory(device)
     rough = StepMemory(_MARGIN * _size(configuration, vocab_size, device), 0)
-    most = max(1, int((os.cpu_count() or 1) / spec.resources.cpus_per_trial))
+    most = max(1, int((os.cpu_count() or 1) / spec.resources.cpus))
     plan = MemoryPlan(device, rough, rows, available, bound="upper")
     if rough.need(rows) <= _NO_QUESTION * plan._replace(trials=most).share:
         return plan

@@ -12,6 +12,7 @@ from typing import Any
 from tune_newllm.data.corpora import PreparedCorpus
 from tune_newllm.sweep.code import code_hashes
 from tune_newllm.sweep.spec import SweepSpec
+from tune_newllm.training.choosing import Choice
 
 PACKAGES = ("tune-newllm", "torch", "ray", "optuna", "transformers", "datasets", "numpy", "pandas", "plotly")
 
@@ -22,9 +23,14 @@ class Hardware:
 
     device: str
     name: str
-    precision_reason: str
+    choices: dict[str, Choice[Any]]
+    """What was or might have been `auto`, by path."""
     memory: dict[str, Any] = field(default_factory=dict)
     """`MemoryPlan.facts`."""
+
+    def chosen(self) -> dict[str, dict[str, Any]]:
+        """The choices as JSON types."""
+        return {path: {"chosen": each.value, "reason": each.reason} for path, each in self.choices.items()}
 
 
 def collect(spec: SweepSpec, corpus: PreparedCorpus, hardware: Hardware, command: list[str]) -> dict[str, Any]:
@@ -44,7 +50,7 @@ def collect(spec: SweepSpec, corpus: PreparedCorpus, hardware: Hardware, command
             "max_concurrent": spec.resources.max_concurrent,
         },
         "memory": hardware.memory,
-        "precision": {"chosen": spec.training.precision, "reason": hardware.precision_reason},
+        "choices": hardware.chosen(),
     }
 
 

@@ -109,7 +109,7 @@ class Resources(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    cpus_per_trial: float = Field(default=1, gt=0)
+    cpus_per_trial: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     max_concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     address: str = "local"
@@ -117,6 +117,11 @@ class Resources(BaseModel):
     """How often a trial whose process was lost is taken up again, counted anew after each epoch that it finishes."""
     keep_checkpoints: int = Field(default=20, ge=1)
     """Ended trials whose weights and training state are kept, the best ones; unfinished trials keep theirs always."""
+
+    @property
+    def cpus(self) -> float:
+        """Processors of a trial; one, the least it may get, where that is not decided yet."""
+        return 1 if self.cpus_per_trial == "auto" else self.cpus_per_trial
 
 
 class SweepSpec(BaseModel):

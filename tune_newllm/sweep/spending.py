@@ -37,7 +37,7 @@ def uses(spec: SweepSpec, history: History, elapsed: float | None) -> list[Use]:
         found.append(Use("wall", sum(worked), limits.wall))
     if limits.device_hours is not None:
         gpus = spec.resources.gpus_per_trial
-        usual = gpus if gpus != "auto" and gpus else spec.resources.cpus_per_trial
+        usual = gpus if gpus != "auto" and gpus else spec.resources.cpus
         used = sum(seconds * (usual if devices is None else devices) for seconds, devices in history.work)
         found.append(Use("device_hours", used / 3600, limits.device_hours))
     if limits.epochs is not None:

@@ -97,7 +97,8 @@ def products_are_float32() -> bool:
 
 
 def resolve_micro_batch(micro_batch: int | Literal["auto"], device: str) -> int:
-    """Most sequences in one forward pass. `auto` bounds memory where more sequences no longer make it faster."""
+    """Most sequences in one forward pass. Where nothing was measured for it, `auto` bounds memory where more sequences
+    hardly make it faster."""
     if micro_batch != "auto":
         return micro_batch
     return 4096 if torch.device(device).type == "cuda" else 256
