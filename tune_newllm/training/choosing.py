@@ -104,16 +104,17 @@ def choose_micro_batch(config: TrainingConfig, largest: int, case: Case, timer: 
         return Choice(sizes[0], f"a pass never holds more than {sizes[0]} windows here")
     asked = {min(size, largest): size for size in sizes}
     seconds = timer([case._replace(rows=rows) for rows in (PROBE, *asked)])
-    return smallest_fast({asked[case.rows]: case.rows / each for case, each in seconds.items() if case.rows in asked})
+    rates = {asked[case.rows]: case.rows / each for case, each in seconds.items() if case.rows in asked}
+    if len(rates) > 1:
+        return smallest_fast(rates)
+    return Choice(min(bound, sizes[-1]), "steps take too long here for trying out several")
 
 
 def smallest_fast(rates: Mapping[int, float]) -> Choice[int]:
     """The micro-batch, from the windows per second with each that could be measured in time, ascending."""
-    best = max(rates.values(), default=0.0)
-    chosen = next((size for size, rate in rates.items() if LARGER_PASSES * rate >= best), MICRO_BATCHES[0])
+    best = max(rates.values())
+    chosen = next(size for size, rate in rates.items() if LARGER_PASSES * rate >= best)
     told = ", ".join(f"{rate:,.0f} with {size}" for size, rate in rates.items())
-    if len(rates) < 2:
-        return Choice(chosen, "a pass takes so long that more windows in it would hardly make it faster")
     return Choice(chosen, f"the fewest in a pass that are hardly slower than any (windows a second: {told})")
 
 
