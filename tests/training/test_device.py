@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tune_newllm.errors import UsageError
 from tune_newllm.training import device
 
 
@@ -49,3 +50,12 @@ def test_products_with_fewer_digits_are_noticed(monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
     assert not device.products_are_float32()
+
+
+@pytest.mark.usefixtures("matmul_precision")
+def test_tf32_is_for_cuda_and_ends_with_its_context():
+    with device.autocast("tf32", "cuda"):
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == "highest"
+    with pytest.raises(UsageError, match="precision tf32 is not offered by this cpu: use fp32 or bf16"):
+        device.require_number("tf32", "cpu")

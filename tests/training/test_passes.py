@@ -85,7 +85,7 @@ def test_resident_rows_are_the_rows():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_cuda_graphs_train_as_the_plain_passes(dropout, precision, tiny, windows):
     config = replace(CONFIG, device="cuda", precision=precision, epochs=3)

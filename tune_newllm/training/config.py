@@ -24,7 +24,7 @@ LRRule = Literal["none", "sqrt", "linear", "original", "sqrt-sde"]
 LRSizeRule = Literal["none", "original"]
 Optimizer = Literal["adam", "adamw", "sgd", "muon"]
 Decay = Literal["matrices", "all"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 _FORBID_UNKNOWN_KEYS = {"extra": "forbid"}
 
 
