@@ -170,7 +170,7 @@ def _facts(driver: Driver, started: SweepStarted) -> SweepStarted:
     """What this driver works with."""
     resources = driver.spec.resources
     assert resources.gpus_per_trial != "auto"
-    devices = resources.gpus_per_trial or resources.cpus_per_trial
+    devices = resources.gpus_per_trial or resources.cpus
     before = driver.folder.provenance().get("versions", {})
     changed = {name: text for name, text in provenance.versions().items() if before.get(name, text) != text}
     if changed:

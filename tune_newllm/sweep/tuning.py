@@ -206,7 +206,7 @@ def tuner(
     asked = spec.resources
     assert asked.gpus_per_trial != "auto"
     assert asked.max_concurrent != "auto"
-    resources = {"cpu": asked.cpus_per_trial, "gpu": asked.gpus_per_trial}
+    resources = {"cpu": asked.cpus, "gpu": asked.gpus_per_trial}
     return tune.Tuner(
         tune.with_resources(TrialRunner, resources),
         tune_config=tune.TuneConfig(

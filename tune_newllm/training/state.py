@@ -81,7 +81,7 @@ class TrainState:
         device = resolve_device(config.device)
         number = config.precision
         if number == "auto":
-            raise UsageError("precision is still auto: let training.precision.resolve choose it before training")
+            raise UsageError("precision is still auto: let training.choosing.resolve choose it before training")
         require_number(number, device)
         if torch.device(device).type == "cpu":
             keep_freed_memory()
