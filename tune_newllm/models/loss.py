@@ -51,7 +51,9 @@ def cross_entropy(
     device = features_NF.device.type
     kept_K = None
     if device in SELECTS_TARGETS and pad is not None:
-        kept_K = (targets_N != pad).nonzero().flatten()
+        is_target_N = targets_N != pad
+        kept_K = None if is_target_N.all() else is_target_N.nonzero().flatten()
+        pad = None
     if torch.is_autocast_enabled(device):
         features_NF = features_NF.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
@@ -88,7 +90,7 @@ class _CrossEntropy(torch.autograd.Function):
         kept_K: Tensor | None,
     ) -> Tensor:
         positions = len(features_NF)
-        if kept_K is not None and len(kept_K) < positions:
+        if kept_K is not None:
             features_NF, targets_N = features_NF.index_select(0, kept_K), targets_N.index_select(0, kept_K)
         # The weights' gradients are sums over all positions, for which 8 bits are too few.
         d_features_NF, d_weight_VF = torch.empty_like(features_NF), torch.zeros_like(weight_VF)
@@ -103,7 +105,7 @@ class _CrossEntropy(torch.autograd.Function):
             losses_n1 = highest_n1 - shares_nV.amax(1, keepdim=True).log() - wanted_n1
             # The derivative by the logits: the shares, less 1 at the target.
             d_logits_nV = shares_nV.scatter_add_(1, target_n1, -torch.ones_like(wanted_n1))
-            if pad is not None and kept_K is None:
+            if pad is not None:
                 is_target_n1 = target_n1 != pad
                 losses_n1 = losses_n1 * is_target_n1
                 d_logits_nV.mul_(is_target_n1)
@@ -112,7 +114,7 @@ class _CrossEntropy(torch.autograd.Function):
             d_logits_nV = d_logits_nV.to(features_NF.dtype)
             torch.mm(d_logits_nV, weight_VF, out=d_features_NF[rows])
             _add_product(d_weight_VF, d_logits_nV.t(), features_NF[rows])
-        if len(features_NF) < positions:
+        if kept_K is not None:
             kept_KF, d_features_NF = d_features_NF, d_features_NF.new_zeros(positions, d_features_NF.shape[1])
             d_features_NF.index_copy_(0, kept_K, kept_KF)
         ctx.save_for_backward(d_features_NF, d_weight_VF, d_bias_V)

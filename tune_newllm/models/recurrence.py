@@ -258,7 +258,7 @@ def random_bits(shape: torch.Size, device: torch.device, generator: torch.Genera
 
 def _gate_slopes(gates_TBG: Tensor, states_TBC: Tensor) -> tuple[Tensor, Tensor]:
     """Derivatives of the mixture f c + g delta by delta and by the logits of f and g, [T, B, 3, C]; and f itself."""
-    gates_TB3C = gates_TBG.unflatten(-1, (3, -1))
+    gates_TB3C = gates_TBG.view(*states_TBC.shape[:2], 3, -1)
     slopes_TB3C = torch.empty_like(gates_TB3C)
     for place, factor_TBC in enumerate((gates_TB3C[..., 2, :], states_TBC, gates_TB3C[..., 0, :])):
         slopes_TB3C[..., place, :] = factor_TBC

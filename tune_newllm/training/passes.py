@@ -113,11 +113,11 @@ class Passes:
 
 def cuda_recorder() -> Recorder:
     """Records CUDA graphs, which share one pool of memory: they never run at the same time."""
-    pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+    pool = torch.cuda.graph_pool_handle()
 
     def record(body: Body, generator: torch.Generator) -> Body:
         # Libraries set themselves up in the first runs, on a stream that is not the default one as in the recording.
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(2):

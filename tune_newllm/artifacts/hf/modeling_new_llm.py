@@ -148,10 +148,10 @@ class NewLLMForCausalLM(PreTrainedModel, GenerationMixin):
         return False
 
     def _update_model_kwargs_for_generation(
-        self, outputs: ModelOutput, model_kwargs: dict[str, Any], **kwargs: Any
+        self, outputs: ModelOutput, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
         """Hand the state on to the next step: since version 5.24 transformers itself only knows a `cache`."""
-        updated: dict[str, Any] = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **kwargs)
+        updated: dict[str, Any] = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
         if "state" in outputs:
             updated["state"] = outputs["state"]
         return updated
