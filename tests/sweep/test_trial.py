@@ -226,6 +226,22 @@ def test_two_processes_never_train_in_one_folder(ask, tmp_path, monkeypatch):
     assert not is_locked(folder)
 
 
+def test_the_next_epoch_is_trained_while_a_result_is_on_its_way_unless_the_trial_may_be_stopped_there(ask, tmp_path):
+    runner = object.__new__(trial.TrialRunner)
+    runner.setup(ask(rungs=[2]))
+    assert runner.step()["epoch"] == 1
+    assert runner._next.result()["epoch"] == 2
+    assert runner.step()["epoch"] == 2
+    assert runner._next is None
+
+    runner.reset_config(ask(tmp_path / "other", rungs=[]))
+    assert runner.step()["epoch"] == 1
+    runner.cleanup()
+    # The second was not reported, and is not lost.
+    assert [row["epoch"] for row in trial._run(ask(tmp_path / "other", rungs=[], recorded=[1]))] == [2, 3]
+    assert (tmp_path / "other" / "trials" / "t1" / "log.txt").read_text().count("epoch 2 ") == 1
+
+
 def test_the_next_trial_in_a_process_finds_the_memory_of_the_last_one(ask, monkeypatch):
     held = []
 

@@ -2,10 +2,13 @@
 
 import dataclasses
 import errno
+import gc
 import os
 import traceback
 from collections.abc import Collection, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +20,15 @@ from tune_newllm.sweep.lock import FolderTaken, trial_lock
 from tune_newllm.training.config import Configuration
 
 if TYPE_CHECKING:
+    from tune_newllm.data.corpora import PreparedCorpus
     from tune_newllm.training.loop import EpochResult
     from tune_newllm.training.run import Run
 
+Results = Generator[dict[str, Any], None, None]
 LOG = "log.txt"
 LOCK_SECONDS = 60.0
 """How long a trial waits for a process that outlived its driver to let go of the trial's folder."""
+_CONFIGURATION = TypeAdapter(Configuration)
 _DRIVE_FAULTS = {
     getattr(errno, name)
     for name in (
@@ -41,9 +47,14 @@ class TrialRunner(tune.Trainable):
     State and reason are empty but for the trial's last result. Whatever goes wrong inside a trial is such a last
     result too, except that a drive which fails or is full is none of the trial's doing: `halt` then says so and what
     to do, state and reason stay empty, and the trial is unfinished. Only a lost process is Ray's to notice.
+
+    While a result is on its way the next epoch is trained already, unless ASHA may stop the trial at this one. A trial
+    that is stopped elsewhere saves the epochs that were not reported, and reports them when it goes on.
     """
 
-    _results: Generator[dict[str, Any], None, None] | None = None
+    _thread: ThreadPoolExecutor | None = None
+    _results: Results | None = None
+    _next: Future[dict[str, Any]] | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take a trial up; everything that may fail waits for the first step."""
@@ -57,25 +68,31 @@ class TrialRunner(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """One epoch."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "trial")
         if self._results is None:
             self._results = _run(self._trial)
-        result = next(self._results)
+        ahead, self._next = self._next, None
+        result = (ahead or self._thread.submit(next, self._results)).result()
         if result["done"]:
             self.cleanup()
+        elif result["epoch"] not in self._trial["rungs"]:
+            self._next = self._thread.submit(next, self._results)
         return result
 
     def cleanup(self) -> None:
         """Let go of the trial, so that the next one in this process finds all memory free and its folder unlocked."""
-        if self._results is not None:
+        if self._thread is not None and self._results is not None:
             from tune_newllm.training.memory import free_memory
 
-            self._results.close()
-            self._results = None
+            # By the thread that holds the lock, after the epoch that it is at.
+            self._thread.submit(self._results.close).result()
+            self._results = self._next = None
             # Where there is no such device, nothing happens.
             free_memory("cuda")
 
 
-def _run(trial: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
+def _run(trial: dict[str, Any]) -> Results:
     """Yield the results of a trial; never raises."""
     folder = Path(trial["folder"]) / "trials" / trial["id"]
     notes: list[str] = []
@@ -107,16 +124,16 @@ def _open(trial: dict[str, Any], folder: Path) -> "Run":
     """
     import torch
 
-    from tune_newllm.data.corpora import open_prepared
     from tune_newllm.training.checkpoints import PREVIOUS, STATE, WEIGHTS, has_begun
     from tune_newllm.training.device import limit_memory
     from tune_newllm.training.memory import measure_step
     from tune_newllm.training.run import Run
 
     torch.set_num_threads(trial["threads"])
-    configuration = TypeAdapter(Configuration).validate_python(trial["configuration"])
+    _freeze()
+    configuration = _CONFIGURATION.validate_python(trial["configuration"])
     limit_memory(configuration.training.device, trial["gpus"])
-    corpus = open_prepared(Path(trial["corpus"]))
+    corpus = _corpus(Path(trial["corpus"]))
     begun = has_begun(folder)
     # Before the run puts its model on the device. One that has begun knows its micro-batch.
     planned = trial["memory"] is not None and not begun
@@ -141,7 +158,22 @@ def _open(trial: dict[str, Any], folder: Path) -> "Run":
     return run
 
 
-def _epochs(run: "Run", recorded: Collection[int], folder: Path) -> Generator[dict[str, Any], None, None]:
+@cache
+def _freeze() -> None:
+    """Keep what the imports have left behind out of all later collections: each would look through it for 0.1 s."""
+    gc.collect()
+    gc.freeze()
+
+
+@lru_cache(maxsize=1)
+def _corpus(folder: Path) -> "PreparedCorpus":
+    """The sweep's corpus, mapped once in this process."""
+    from tune_newllm.data.corpora import open_prepared
+
+    return open_prepared(folder)
+
+
+def _epochs(run: "Run", recorded: Collection[int], folder: Path) -> Results:
     """Report the epochs that are not on record; those since the checkpoint that the trial goes on from come again."""
     pending = [result for result in run.history if result.epoch not in recorded]
     for result in pending:

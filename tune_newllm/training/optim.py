@@ -1,5 +1,6 @@
 """Optimizers, and the learning rate they peak at."""
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,19 @@ from tune_newllm.training.rules import BATCH_RULES, AdamNumbers, sde_adam, size_
 
 _NOT_HIDDEN = ("embedding", "output")
 """The ends of every model: a matrix below these names is a table of words."""
+
+
+def _leave_the_compiler_out() -> None:
+    """torch's optimizers import its compiler, for two seconds in every process, only to keep it away from themselves.
+
+    They remember that it is done in an attribute. Where torch has changed that, this has no effect.
+    """
+    for method in vars(torch.optim.Optimizer).values():
+        if (plain := getattr(method, "__wrapped__", None)) is not None:
+            plain.__dynamo_disable = plain
+
+
+_leave_the_compiler_out()
 
 
 def effective_lr(config: TrainingConfig, model_size: int) -> float:
@@ -62,16 +76,22 @@ def take_step(optimizers: Iterable[torch.optim.Optimizer], divisor: Tensor | Non
     """
     for optimizer in optimizers:
         if divisor is None:
-            optimizer.step()
+            _step(optimizer)
         elif getattr(optimizer, "_step_supports_amp_scaling", False):
             # The way in which torch's own loss scaling reaches them.
             optimizer.grad_scale = divisor  # type: ignore[attr-defined]
-            optimizer.step()
+            _step(optimizer)
             optimizer.grad_scale = None  # type: ignore[attr-defined]
         else:
             gradients = [each.grad for group in optimizer.param_groups for each in group["params"]]
             torch._foreach_div_([each for each in gradients if each is not None], divisor)
-            optimizer.step()
+            _step(optimizer)
+
+
+def _step(optimizer: torch.optim.Optimizer) -> None:
+    with torch.no_grad():
+        # Beneath the wrappers that turn gradients off for torch's compiler, which they import as well.
+        inspect.unwrap(type(optimizer).step)(optimizer)
 
 
 def _groups(config: TrainingConfig, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
