@@ -71,7 +71,9 @@ class RivalStep:
 
     Args:
         model: tokens_BT -> logits_BTV.
-        number: autocast's number format, also of the forward pass that `forward` wraps.
+        number: format of the matrix products.
+        device: where model and windows lie.
+        lr: of Adam; next to none where only time is asked for.
     """
 
     def __init__(self, model: nn.Module, number: Number, device: str, lr: float = 1e-9) -> None:

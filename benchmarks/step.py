@@ -25,6 +25,7 @@ import torch
 from rivals import LIMIT, LSTM, EagerLoop, RivalStep
 
 from tune_newllm.models import ModelConfig, build
+from tune_newllm.training.batches import ResidentWindows
 from tune_newllm.training.config import TrainingConfig
 from tune_newllm.training.device import autocast, peak_memory_bytes, resolve_device, resolve_micro_batch
 from tune_newllm.training.state import TrainState
@@ -72,11 +73,12 @@ def contenders(config: ModelConfig, number: str, batch: int, device: str, names:
     state = TrainState.create(training, build(config, VOCAB, seed=0))
     windows = np.random.default_rng(0).integers(4, VOCAB, (batch, TARGETS + 1), dtype=np.int64)
     tensor = torch.from_numpy(windows).to(device)
+    rows = ResidentWindows(windows, device) if state.passes.recorder else windows
     micro_batch = resolve_micro_batch("auto", device)
     eager = EagerLoop(build(config, VOCAB, seed=0))
     _check(state, eager, tensor[:8], number, device)
     state.model.train()
-    steps: dict[str, Step] = {"ours": lambda: train_step(state, windows, LIMIT, micro_batch).loss}
+    steps: dict[str, Step] = {"ours": lambda: train_step(state, rows, LIMIT, micro_batch).loss}
     if "eager" in names:
         loop = RivalStep(eager, number, device)
         steps["eager"] = lambda: loop(tensor)
@@ -95,10 +97,12 @@ def _check(state: TrainState, eager: EagerLoop, tokens_BT: torch.Tensor, number:
 
 
 def measure(steps: dict[str, Step], device: str, seconds: float) -> dict[str, list[float]]:
-    """Seconds of single steps, in turns, after one that does not count; at least three rounds."""
+    """Seconds of single steps, in turns, after those that set things up; at least three rounds."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
-        step()
+        # On CUDA the third pass of a shape is recorded.
+        for _ in range(1 if device == "cpu" else 4):
+            step()
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or min(map(len, times.values())) < 3:
         for name, step in steps.items():
@@ -107,16 +111,17 @@ def measure(steps: dict[str, Step], device: str, seconds: float) -> dict[str, li
 
 
 def compiled(config: ModelConfig, number: str, batch: int, device: str) -> tuple[Step | None, float]:
-    """The eager loop under torch.compile as a user would try it, and the seconds that took; None after five minutes."""
+    """The eager loop under torch.compile as a user would try it, and the seconds that took; None where it fails or
+    takes more than five minutes. It may go on compiling then, so nothing should be measured after it."""
     eager = EagerLoop(build(replace(config, dropout=DROPOUT), VOCAB, seed=0)).to(device)
     loop = RivalStep(torch.compile(eager), number, device)
     windows = torch.randint(4, VOCAB, (batch, TARGETS + 1), device=device)
     began = time.perf_counter()
-    thread = threading.Thread(target=lambda: loop(windows), daemon=True)
+    losses: list[float] = []
+    thread = threading.Thread(target=lambda: losses.append(loop(windows)), daemon=True)
     thread.start()
     thread.join(COMPILE_SECONDS)
-    taken = time.perf_counter() - began
-    return (None if thread.is_alive() else lambda: loop(windows)), taken
+    return (lambda: loop(windows)) if losses else None, time.perf_counter() - began
 
 
 def memory(config: ModelConfig, name: str, number: str, batch: int, device: str) -> int:
@@ -184,19 +189,24 @@ def _row(arguments: argparse.Namespace, model: str, number: str, batch: int) -> 
     config, device = MODELS[model], arguments.device
     steps = contenders(config, number, batch, device, arguments.rivals)
     row: dict[str, Any] = {"model": model, "number": number, "batch": batch, "ceiling": ceiling(number, device)}
-    if "compile" in arguments.rivals:
-        step, row["compile_seconds"] = compiled(config, number, batch, device)
-        steps |= {"compile": step} if step else {}
     times = measure(steps, device, arguments.seconds)
     row["ms"] = {name: 1000 * statistics.median(each) for name, each in times.items()}
     row["flops"] = {name: work(config, batch) / statistics.median(times[name]) for name in times if name != "lstm"}
-    row["ratios"] = {
-        name: statistics.median(theirs / mine for mine, theirs in zip(times["ours"], each, strict=True))
-        for name, each in times.items()
-    }
+    row["ratios"] = {name: _ratio(times["ours"], each) for name, each in times.items()}
     if arguments.memory:
         row["bytes"] = {name: _memory_elsewhere(arguments, name, number, batch) for name in ("ours", "eager")}
+    if "compile" in arguments.rivals:
+        step, row["compile_seconds"] = compiled(config, number, batch, device)
+        if step:
+            again = measure({"ours": steps["ours"], "compile": step}, device, arguments.seconds)
+            row["ms"]["compile"] = 1000 * statistics.median(again["compile"])
+            row["ratios"]["compile"] = _ratio(again["ours"], again["compile"])
     return row
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> float:
+    """Of each round's two, the median."""
+    return statistics.median(other / mine for mine, other in zip(ours, theirs, strict=True))
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -206,7 +216,8 @@ def _line(row: dict[str, Any]) -> str:
         rate = f" ({row['flops'][name] / 1e9:.0f})" if name in row["flops"] else ""
         parts.append(f"{name} {ms:.1f}{rate}" + ("" if name == "ours" else f" = {row['ratios'][name]:.2f}x"))
     if "compile_seconds" in row:
-        parts.append(f"compiling took {row['compile_seconds']:.0f} s")
+        outcome = "took" if "compile" in row["ms"] else "failed or was given up after"
+        parts.append(f"compiling {outcome} {row['compile_seconds']:.0f} s")
     if "bytes" in row:
         ours, eager = row["bytes"]["ours"], row["bytes"]["eager"]
         parts.append(f"memory {ours / 1e6:.0f} against {eager / 1e6:.0f} MB = {eager / ours:.2f}x")

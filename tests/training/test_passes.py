@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from tune_newllm.data.config import CorpusConfig
 from tune_newllm.errors import DivergedError
+from tune_newllm.models import ModelConfig, build
 from tune_newllm.training.batches import ResidentWindows, target_count
-from tune_newllm.training.config import ClipConfig, TrainingConfig
+from tune_newllm.training.config import ClipConfig, Configuration, TrainingConfig
 from tune_newllm.training.loop import UNREAD_STEPS, fit
+from tune_newllm.training.memory import measure_step
 from tune_newllm.training.state import TrainState
 
 CONFIG = TrainingConfig(lr=3e-3, batch_size=8, epochs=2, micro_batch=5, precision="fp32", device="cpu", seed=3)
@@ -99,3 +102,66 @@ def test_cuda_graphs_train_as_the_plain_passes(dropout, precision, tiny, windows
         assert all((each.replay is not None) == graphs for each in state.passes._graphs.values())
     assert curves[0] == pytest.approx(curves[1], rel=1e-4 if precision == "fp32" else 2e-2)
     assert all(map(math.isfinite, curves[0]))
+
+
+def test_memory_held_by_recordings_is_given_up_before_the_micro_batch_is(tiny, windows):
+    config, recorder = replace(CONFIG, batch_size=8, micro_batch=4), Recorder()
+    wanted = [each.train_loss for each in fit(TrainState.create(config, tiny()), windows(32), windows(9), config)]
+    state = accelerated(config, tiny(), recorder)
+    features, full = state.model.features, []
+
+    def features_that_do_not_fit_beside_a_recording(tokens, context=None):
+        if state.passes._graphs and len(full) < 1:
+            full.append(True)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return features(tokens, context)
+
+    state.model.features = features_that_do_not_fit_beside_a_recording
+    got = [each.train_loss for each in fit(state, windows(32), windows(9), config)]
+    assert got == pytest.approx(wanted, rel=1e-5)
+    assert (full, state.passes.recorder, state.micro_batch, state.notes) == ([True], None, 4, [])
+
+
+def test_a_recording_that_runs_out_of_memory_leaves_passes_as_they_were(tiny, windows):
+    def full(body, generator):
+        raise RuntimeError("CUDA error: out of memory")
+
+    wanted = [each.train_loss for each in fit(TrainState.create(CONFIG, tiny()), windows(32), windows(9), CONFIG)]
+    state = accelerated(CONFIG, tiny(), full)
+    assert [each.train_loss for each in fit(state, windows(32), windows(9), CONFIG)] == pytest.approx(wanted, rel=1e-5)
+    assert (state.passes.recorder, state.micro_batch) == (None, 5)
+
+
+def test_looking_into_the_model_gives_recordings_up_before_it_moves_the_model(tiny, windows):
+    state, calls = accelerated(CONFIG, tiny(), Recorder()), []
+    inspect = state.model.inspect
+
+    def inspect_without_memory_for_recordings(sample):
+        calls.append(bool(state.passes._graphs))
+        if calls[-1]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inspect(sample)
+
+    state.model.inspect = inspect_without_memory_for_recordings
+    assert len(list(fit(state, windows(40), windows(9), CONFIG))) == 2
+    assert calls == [True, False, False]
+
+
+def test_what_a_step_needs_is_not_measured_for_ever_where_the_first_loss_is_no_number(monkeypatch):
+    monkeypatch.setattr("tune_newllm.training.memory.build", lambda *_: broken())
+    configuration = Configuration(CorpusConfig(window=8), MODEL, replace(CONFIG, batch_size=4))
+    create = TrainState.create.__func__
+    monkeypatch.setattr(
+        TrainState, "create", classmethod(lambda cls, *args: replace(create(cls, *args), deferred=True))
+    )
+    with pytest.raises(DivergedError):
+        measure_step(configuration, 30)
+
+
+MODEL = ModelConfig(embed_dim=8, hidden_dim=8, ctx_dim=8, num_layers=1)
+
+
+def broken():
+    model = build(MODEL, 30, seed=0)
+    torch.nn.init.constant_(model.output.bias, math.inf)
+    return model

@@ -63,9 +63,10 @@ def test_no_noise_scale_where_there_is_none_to_see(tiny, windows):
     alone = probed(state, windows(1))
     assert (alone.noise, alone.signal, signals.noise_scale([alone])) == (None, None, None)
     opposed, agreed = probed(state, windows(8)), probed(state, windows(8))
-    opposed.signal, agreed.signal, opposed.noise, agreed.noise = -3.0, 2.0, 5.0, 1.0
+    # Halves of 4: the squared distance is half the noise.
+    opposed._estimates, agreed._estimates = torch.tensor([-3.0, 2.5]), torch.tensor([2.0, 0.5])
     assert signals.noise_scale([opposed, agreed]) is None
-    opposed.signal = -0.5
+    opposed._estimates = torch.tensor([-0.5, 2.5])
     # The two are averaged separately: (5 + 1) / (2 - 0.5).
     assert signals.noise_scale([alone, opposed, agreed]) == 4.0
 

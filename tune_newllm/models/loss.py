@@ -25,7 +25,7 @@ _softmax = torch.ops.aten._softmax.out
 
 
 class Scores(NamedTuple):
-    """What a prediction is judged by, for each position, [N] in float32."""
+    """What a prediction is judged by, for each position, [N] in float32 or wider."""
 
     loss: Tensor
     """Negative log-probability of the target, nats."""
@@ -66,7 +66,7 @@ def cross_entropy(
 @torch.no_grad()
 def score(features_NF: Tensor, weight_VF: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Scores:
     """Loss and hit of every position, padding too; without derivative. Arguments as in `cross_entropy`."""
-    pieces = []
+    pieces = [features_NF.new_empty(0, 2, dtype=torch.promote_types(features_NF.dtype, torch.float32))]
     for rows in _pieces(features_NF, weight_VF):
         logits_nV = _logits(features_NF[rows], weight_VF, bias_V)
         wanted_n1 = logits_nV.gather(1, targets_N[rows, None])

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 PAD, UNK = 0, 1
+_CHUNK_ROWS = 65536
 
 Windows = NDArray[np.integer]
 """Token ids [N, window], as a corpus is prepared; usually memory-mapped."""
@@ -33,8 +34,12 @@ class ResidentWindows:
     """
 
     def __init__(self, windows: Windows, device: str) -> None:
-        self._tokens = torch.from_numpy(np.array(windows, dtype=np.int32)).to(device)
-        self._targets = np.count_nonzero(windows[:, 1:] != PAD, axis=1)
+        self._tokens = torch.empty(windows.shape, dtype=torch.int32, device=device)
+        self._targets = np.empty(len(windows), dtype=np.int64)
+        for start in range(0, len(windows), _CHUNK_ROWS):
+            chunk = slice(start, start + _CHUNK_ROWS)
+            self._tokens[chunk] = torch.from_numpy(np.array(windows[chunk], dtype=np.int32))
+            self._targets[chunk] = np.count_nonzero(windows[chunk, 1:] != PAD, axis=1)
 
     def __len__(self) -> int:
         return len(self._targets)

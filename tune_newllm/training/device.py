@@ -188,10 +188,10 @@ def reset_peak_memory(device: str) -> None:
 
 
 def peak_memory_bytes(device: str) -> int:
-    """CUDA: most bytes allocated since the reset. Elsewhere: largest resident size of this process since then, or since
-    its start where the system cannot reset that (macOS, some containers)."""
+    """CUDA: most bytes that torch held since the reset, with those of recorded passes. Elsewhere: largest resident size
+    of this process since then, or since its start where the system cannot reset that (macOS, some containers)."""
     if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)
     if (peak := _fields(Path("/proc/self/status")).get("VmHWM")) is not None:
         return peak * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -54,7 +54,10 @@ def fit(state: TrainState, train: Windows, validation: Windows, config: Training
         InfeasibleError: memory does not suffice for one sequence, or not for the optimizer.
     """
     words = signals.count_words(train)
-    rows = ResidentWindows(train, state.device) if state.passes.recorder else train
+    rows: Rows | None = None
+    if state.passes.recorder:
+        rows = unless_out_of_memory(partial(ResidentWindows, train, state.device), state.device)
+    rows = train if rows is None else rows
     sample_BT, _ = to_tensors(validation[: signals.INSPECTED_ROWS], state.device)
     while state.finished is None:
         started = time.perf_counter()
@@ -176,6 +179,8 @@ def _epoch_result(
 def _inspect(state: TrainState, sample_BT: Tensor) -> Signals:
     """What the model shows of itself on the whole sample: on the processor where the device has no memory for it."""
     seen = unless_out_of_memory(partial(state.model.inspect, sample_BT), state.device)
+    if seen is None and state.passes.forget():
+        seen = unless_out_of_memory(partial(state.model.inspect, sample_BT), state.device)
     if seen is None:
         seen = state.model.to("cpu").inspect(sample_BT.cpu())
         state.model.to(state.device)

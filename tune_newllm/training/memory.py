@@ -20,13 +20,14 @@ from tune_newllm.training.device import native_numbers, resolve_device, resolve_
 ONE_SEQUENCE = "out of memory with one sequence at a time: take a smaller model or a shorter window"
 
 _Result = TypeVar("_Result")
+_NAMES = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device or this machine has no memory left for a tensor."""
-    # For main memory torch has no error class of its own, only its allocator's name in the message.
-    allocator = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    return allocator or isinstance(error, MemoryError | torch.OutOfMemoryError)
+    # For main memory, CUDA graphs and cuBLAS torch has no error class of its own, only a name in the message.
+    named = isinstance(error, RuntimeError) and any(name in str(error) for name in _NAMES)
+    return named or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def free_memory(device: str) -> None:
@@ -114,8 +115,8 @@ def _moments(configuration: Configuration, vocab_size: int, device: str) -> tupl
     if calm.precision != "auto" and calm.precision not in native_numbers(device):
         calm = replace(calm, precision="fp32")
     state = TrainState.create(calm, build(configuration.model, vocab_size, calm.seed))
-    # A recording cannot be looked into.
-    state.passes.recorder = None
+    # A recording cannot be looked into, and every step is judged.
+    state.passes.recorder, state.deferred = None, False
     windows = np.random.default_rng(0).integers(4, vocab_size, (_ROWS + 1, configuration.corpus.window))
     short = np.where(np.arange(windows.shape[1]) < 2, windows, PAD)
     alive = _LiveBytes(device, list(state.model.state_dict().values()))

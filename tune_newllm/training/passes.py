@@ -19,7 +19,8 @@ Body = Callable[[], None]
 Recorder = Callable[[Body, torch.Generator], Body]
 """Runs a body of work that makes no new tensors outlive it, and returns what does it again."""
 MOST_GRAPHS = 4
-"""Shapes recorded at most: a whole micro-batch, a batch's last one, and the two halves that a probe reads."""
+"""Shapes recorded at most, those that come first: enough for whole micro-batches, the last of a batch and of an epoch,
+and a half that a probe reads. All others run as they are."""
 _SEEN_BEFORE = 2
 """Passes of a shape that run as they are before one is recorded."""
 
@@ -51,6 +52,7 @@ class Passes:
     recorder: Recorder | None
     _graphs: dict[torch.Size, _Recorded] = field(default_factory=dict)
     _seen: dict[torch.Size, int] = field(default_factory=dict)
+    _recording: bool = False
 
     def clear_gradients(self) -> None:
         """Set the gradients to nothing; recorded passes need them to stay where they are."""
@@ -62,10 +64,13 @@ class Passes:
                 each.grad = torch.zeros_like(each)
         torch._foreach_zero_([each.grad for each in self.model.parameters() if each.grad is not None])
 
-    def forget(self) -> None:
-        """Drop all recorded passes and the memory they hold."""
-        self._graphs.clear()
-        self._seen.clear()
+    def forget(self) -> bool:
+        """Drop all recorded passes and the memory they hold, and record no more; returns whether there were any."""
+        held = bool(self._graphs) or self._recording
+        if held:
+            self.recorder, self._recording = None, False
+            self._graphs.clear()
+        return held
 
     def __call__(self, tokens_BT: Tensor, weight: Tensor) -> Tensor:
         """One pass; returns the sum of the losses, a scalar on the device.
@@ -96,7 +101,9 @@ class Passes:
             recorded.loss.copy_(self._run(recorded.tokens_BT, recorded.weight))
 
         # Recording runs the pass, which must leave no trace.
+        self._recording = True
         recorded.replay = recorder(body, self.generator)
+        self._recording = False
         torch._foreach_copy_(gradients, before)
         self.generator.set_state(masks)
         self._graphs[tokens_BT.shape] = recorded
@@ -116,17 +123,19 @@ def cuda_recorder() -> Recorder:
     pool = torch.cuda.graph_pool_handle()
 
     def record(body: Body, generator: torch.Generator) -> Body:
-        # Libraries set themselves up in the first runs, on a stream that is not the default one as in the recording.
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                body()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, pool=pool):
-            body()
+        # Nothing else says on which of several devices a stream and a graph lie.
+        with torch.cuda.device(generator.device):
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())
+            graph = torch.cuda.CUDAGraph()
+            graph.register_generator_state(generator)
+            with torch.cuda.stream(stream):
+                # Libraries set themselves up in the first runs, on a stream that is not the default one.
+                for _ in range(2):
+                    body()
+                with torch.cuda.graph(graph, pool=pool, stream=stream):
+                    body()
+            torch.cuda.current_stream().wait_stream(stream)
         replay: Body = graph.replay
         return replay
 

@@ -91,20 +91,39 @@ class Probe:
         """Sequences in the first half, which the loop reads by itself."""
         self._sizes = self.first_rows, len(rows) - self.first_rows
         self._targets = target_count(rows[: self.first_rows]), target_count(rows[self.first_rows :])
-        self.signal: float | None = None
-        """Estimate of |G|^2."""
-        self.noise: float | None = None
-        """Estimate of tr(Sigma)."""
-        self.update_ratio = math.nan
-        """|dw| / |w|, L2 norms over all weights; NaN before the update."""
         self.dropped = False
+        # Left on their device: reading them there would wait for all the work before.
+        self._estimates: Tensor | None = None
+        self._ratio: Tensor | None = None
         self._first: Tensor | None = None
         self._before: Tensor | None = None
 
     def drop(self) -> None:
         """Look no more: memory does not suffice."""
         self.dropped, self.first_rows = True, 0
-        self.signal = self.noise = self._first = self._before = None
+        self._estimates = self._ratio = self._first = self._before = None
+
+    @property
+    def signal(self) -> float | None:
+        """Estimate of |G|^2; None where there is none, as where a half has no targets."""
+        estimates = self._read()
+        return estimates and estimates[0]
+
+    @property
+    def noise(self) -> float | None:
+        """Estimate of tr(Sigma); likewise."""
+        estimates = self._read()
+        return estimates and estimates[1] / sum(1 / size for size in self._sizes)
+
+    @property
+    def update_ratio(self) -> float:
+        """|dw| / |w|, L2 norms over all weights; NaN before the update."""
+        return math.nan if self._ratio is None else float(self._ratio)
+
+    def _read(self) -> list[float] | None:
+        """|G|^2, and the squared distance of the halves' gradients."""
+        estimates = None if self._estimates is None else self._estimates.tolist()
+        return estimates if estimates and all(map(math.isfinite, estimates)) else None
 
     def see_first_half(self, scale: float) -> None:
         """The gradients hold the first half's share of the batch's, times the loss scale."""
@@ -119,9 +138,7 @@ class Probe:
             g1, g2 = (
                 part * (sum(self._targets) / own) for part, own in zip((first, second), self._targets, strict=True)
             )
-            estimates = torch.stack([g1 @ g2, (g1 - g2).square().sum()]).tolist()
-            if all(map(math.isfinite, estimates)):
-                self.signal, self.noise = estimates[0], estimates[1] / sum(1 / size for size in self._sizes)
+            self._estimates = torch.stack([g1 @ g2, (g1 - g2).square().sum()])
             self._first = None
 
     def see_weights(self) -> None:
@@ -133,7 +150,7 @@ class Probe:
         """The optimizer has changed the weights."""
         if self._before is not None:
             change = torch.linalg.vector_norm(_flat(self._parameters) - self._before)
-            self.update_ratio = float(change / torch.linalg.vector_norm(self._before))
+            self._ratio = change / torch.linalg.vector_norm(self._before)
             self._before = None
 
     def _gradient(self) -> Tensor:

@@ -110,7 +110,9 @@ def _within_memory(state: TrainState, rows: Rows, targets: int, probe: Probe | N
         if loss is not None:
             return loss
         state.generator.set_state(masks)
-        state.passes.forget()
+        if state.passes.forget():
+            # What was recorded holds memory of its own; without it the pass may fit.
+            continue
         tried = min(state.micro_batch, len(rows) - (probe.first_rows if probe else 0))
         if tried == 1 and probe and not probe.dropped:
             # Without its copies of the gradients the larger passes may fit.
