@@ -147,7 +147,7 @@ def test_a_step_that_ran_out_of_memory_leaves_neither_gradients_nor_masks_nor_te
 
 def test_what_no_micro_batch_helps_is_infeasible(tiny, windows, monkeypatch):
     state = TrainState.create(CONFIG, tiny())
-    monkeypatch.setattr(state.optimizers[0], "step", full_device)
+    monkeypatch.setattr("tune_newllm.training.step.take_step", lambda optimizers, divisor: full_device())
     with pytest.raises(InfeasibleError, match=r"out of memory in the optimizer's step: "):
         train_step(state, windows(8), None, 8)
     assert state.micro_batch == 8
