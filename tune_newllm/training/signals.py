@@ -107,13 +107,13 @@ class Probe:
     def signal(self) -> float | None:
         """Estimate of |G|^2; None where there is none, as where a half has no targets."""
         estimates = self._read()
-        return estimates and estimates[0]
+        return None if estimates is None else estimates[0]
 
     @property
     def noise(self) -> float | None:
         """Estimate of tr(Sigma); likewise."""
         estimates = self._read()
-        return estimates and estimates[1] / sum(1 / size for size in self._sizes)
+        return None if estimates is None else estimates[1] / sum(1 / size for size in self._sizes)
 
     @property
     def update_ratio(self) -> float:
