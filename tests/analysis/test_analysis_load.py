@@ -338,5 +338,5 @@ def test_a_sweep_file_with_as_many_points_as_it_may_have_can_be_read_again(tmp_p
     points = [{"training.lr": 1e-4 + 1e-6 * index, "training.batch_size": 8} for index in range(1900)]
     spec = parse_spec(Source("many.yaml", {"parameters": parameters, "points": points}))
     folder = SweepFolder.create(tmp_path / "s", spec, {})
-    assert folder.spec(["resources.gpus_per_trial=0"]).points == spec.points
+    assert folder.spec(["resources.gpus_per_trial=0", "resources.cpus_per_trial=1"]).points == spec.points
     assert len(analysis.load(folder.path).spec["points"]) == 1900

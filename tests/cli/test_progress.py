@@ -73,7 +73,8 @@ def test_a_resumed_table_begins_with_the_past():
 def test_seeds_and_a_budget_are_shown_and_the_budget_limits_the_time_left(tmp_path):
     text = SPEC.replace("run_cap: 4", "seeds: 2\nrun_cap: 50\nbudget: {wall: 2h, device_hours: 4, epochs: 8}")
     spec = parse_spec(parse_yaml(text, "t"))
-    resolved = spec.model_copy(update={"resources": spec.resources.model_copy(update={"gpus_per_trial": 0.5})})
+    resources = spec.resources.model_copy(update={"gpus_per_trial": 0.5, "cpus_per_trial": 1.0})
+    resolved = spec.model_copy(update={"resources": resources})
     SweepFolder.create(tmp_path / "sweep", resolved, {})
     view = SweepView(spec, tmp_path / "sweep")
     view._began -= 60.0
