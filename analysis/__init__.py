@@ -6,14 +6,19 @@
 >>> analysis.figures.lr_batch(sweep)
 """
 
-from . import figures
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .answers import answers
 from .best import Best, best
 from .failures import Failure, failures
 from .load import Sweep, load
-from .report import write_report
 from .rungs import RungCount, rung_epochs, survival
 from .summary import summary
+
+if TYPE_CHECKING:
+    from . import figures
+    from .report import write_report
 
 __all__ = [
     "Best",
@@ -30,3 +35,12 @@ __all__ = [
     "survival",
     "write_report",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The figures and the report, once they are asked for: plotly alone takes longer to load than `status` may."""
+    if name == "figures":
+        return import_module(".figures", __name__)
+    if name == "write_report":
+        return import_module(".report", __name__).write_report
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
