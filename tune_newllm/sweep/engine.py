@@ -1,9 +1,11 @@
 """A sweep from beginning to end: prepare, resolve, run; or go on with one that stopped."""
 
+import importlib
 import logging
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -58,6 +60,7 @@ def search(spec: SweepSpec, corpus: PreparedCorpus, path: Path, command: list[st
     """
     refuse_taken(path.parent, path.name)
     with cluster(spec.resources.address) as machines:
+        _load_ahead()
         resolved, hardware = resolve(spec, machines, corpus)
         facts = provenance.collect(resolved, corpus, hardware, command)
         folder = SweepFolder.create(path, resolved, facts)
@@ -99,10 +102,17 @@ def resume(
         if (spent := driver.over_budget()) and not driver.exhausted():
             return Outcome(folder.path, finished=False, spent=tuple(spent), idle=True)
         with cluster(driver.spec.resources.address) as machines:
+            _load_ahead()
             resources = settle(driver.spec.resources, machines)
             driver.spec = driver.spec.model_copy(update={"resources": resources})
             started = SweepStarted(time=time.time(), command=command, resumed=True, overrides=changes)
             return _run(driver, corpus, started)
+
+
+def _load_ahead() -> None:
+    """Load what the driver needs for its first trial while it waits for the process that measures."""
+    for module in ("tune_newllm.sweep.tuning", "scipy.stats"):
+        threading.Thread(target=importlib.import_module, args=(module,), daemon=True).start()
 
 
 def _same_corpus(folder: SweepFolder) -> PreparedCorpus:
