@@ -117,11 +117,11 @@ def test_a_lost_worker_costs_no_epoch_and_too_many_end_the_trial_alone(ray_addre
 
     folder = run(text, tmp_path, "two", kill_once)
     crashes = [row for row in folder.read() if isinstance(row, records.TrialCrashed)]
-    lost = ("t0000", 1, 1, "its worker process was lost")
-    assert [(row.trial_id, row.epoch, row.attempt, row.reason) for row in crashes] == [lost]
+    lost = ("t0000", 1, "its worker process was lost")
+    assert [(row.trial_id, row.attempt, row.reason) for row in crashes] == [lost]
     assert table(folder) == undisturbed
-    # Trained again, as there was no checkpoint yet, and not recorded again.
-    assert (folder.trial("t0000") / "log.txt").read_text().count("epoch 1 ") == 2
+    # Trained again, and not recorded again, unless a slow machine took so long that there was a checkpoint already.
+    assert (folder.trial("t0000") / "log.txt").read_text().count("epoch 1 ") in (1, 2)
 
     over = threading.Event()
 
