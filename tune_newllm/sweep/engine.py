@@ -111,8 +111,13 @@ def resume(
 
 def _load_ahead() -> None:
     """Load what the driver needs for its first trial while it waits for the process that measures."""
-    for module in ("tune_newllm.sweep.tuning", "scipy.stats"):
-        threading.Thread(target=importlib.import_module, args=(module,), daemon=True).start()
+
+    def load() -> None:
+        # One after the other: threads that load parts of one package in different orders can meet half of it.
+        for module in ("tune_newllm.sweep.tuning", "scipy.stats"):
+            importlib.import_module(module)
+
+    threading.Thread(target=load, daemon=True).start()
 
 
 def _same_corpus(folder: SweepFolder) -> PreparedCorpus:
