@@ -163,15 +163,8 @@ class _Scan(torch.autograd.Function):
         mixed_TBC = torch.empty_like(states_TBC[1:])
         hidden_TBH = torch.empty_like(inputs_TBH) if residual else units[-1]
         norms = []
-        slices = (
-            hidden_TBH,
-            gates_TBG,
-            gates_TBG[..., state_BC.shape[1] :],
-            states_TBC[:-1],
-            states_TBC[1:],
-            mixed_TBC,
-        )
-        for hidden_BH, gates_BG, fg, state_BC, next_BC, mixed_BC, delta, f, g, *units_BH in _steps(
+        slices = (hidden_TBH, gates_TBG, gates_TBG[..., state_BC.shape[1] :], states_TBC[1:], mixed_TBC)
+        for hidden_BH, gates_BG, fg, next_BC, mixed_BC, delta, f, g, *units_BH in _steps(
             *slices, *gates_TBG.chunk(3, dim=-1), *units
         ):
             read_BC = state_BC if same_type else state_BC.to(inputs_TBH.dtype)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ _NOT_HIDDEN = ("embedding", "output")
 """The ends of every model: a matrix below these names is a table of words."""
 
 
+@cache
 def _leave_the_compiler_out() -> None:
     """torch's optimizers import its compiler, for two seconds in every process, only to keep it away from themselves.
 
@@ -22,9 +24,6 @@ def _leave_the_compiler_out() -> None:
     for method in vars(torch.optim.Optimizer).values():
         if (plain := getattr(method, "__wrapped__", None)) is not None:
             plain.__dynamo_disable = plain
-
-
-_leave_the_compiler_out()
 
 
 def effective_lr(config: TrainingConfig, model_size: int) -> float:
@@ -47,6 +46,7 @@ def build_optimizers(config: TrainingConfig, model: nn.Module) -> list[torch.opt
       learning rate serves both (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982); the gates' three heads are one
       matrix. Embedding, output, biases and layer norm are trained by adamw. Decoupled decay.
     """
+    _leave_the_compiler_out()
     named = dict(model.named_parameters())
     lr = effective_lr(config, sum(each.numel() for each in named.values()))
     shared: Mapping[str, Any] = {"lr": lr, "weight_decay": config.weight_decay}
