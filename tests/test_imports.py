@@ -98,6 +98,12 @@ def test_the_command_line_loads_nothing_heavy_before_a_command_needs_it():
     assert not loaded & {"torch", "ray", "optuna", "transformers", "datasets", "pandas", "plotly", "numpy", "scipy"}
 
 
+def test_a_mistake_in_a_sweep_file_is_told_without_loading_torch_or_ray():
+    code = "import sys, tune_newllm.sweep.loading; print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not set(shown.split()) & {"torch", "ray", "optuna", "transformers", "datasets", "pandas", "plotly", "scipy"}
+
+
 def test_a_bare_machine_can_train_and_measure_speed():
     """With torch and NumPy alone, as far as our own imports go."""
     libraries = sorted(set(HEAVY) - {"torch"} | {"ruamel", "filelock", "plotext", "tokenizers"})

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tune_newllm.training.clip import ClipConfig, clip_divisor, clip_limit, gradient_norm
+from tune_newllm.training.clip import ClipConfig, clip_limit
+from tune_newllm.training.optim import clip_divisor, gradient_norm
 from tune_newllm.training.schedules import Position
 
 

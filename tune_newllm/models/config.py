@@ -48,3 +48,15 @@ class ModelConfig:
                 raise ValueError(f"model.{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
         if not isinstance(self.tied, bool):
             raise ValueError(f"model.tied must be true or false, got {self.tied!r}")
+
+
+def parameter_count(config: ModelConfig, vocab_size: int) -> int:
+    """Number of trainable scalars, by formula (original research, parameter counts) and without building anything."""
+    embed, hidden, ctx = config.embed_dim, config.hidden_dim, config.ctx_dim
+    first_layer = (embed + ctx) * hidden + hidden
+    further_layers = (config.num_layers - 1) * (hidden * hidden + hidden)
+    output = hidden * vocab_size + vocab_size
+    if config.tied:
+        output = vocab_size + (hidden * embed if hidden != embed else 0)
+    gates = 3 * (hidden * ctx + ctx)
+    return vocab_size * embed + first_layer + further_layers + output + gates + 2 * ctx

@@ -2,12 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor, nn
 
 from tune_newllm.training.checks import one_of, positive, require
 from tune_newllm.training.schedules import Position
@@ -91,13 +88,3 @@ def _percentile(ascending: Sequence[float], percentile: float) -> float:
     rank = (len(ascending) - 1) * percentile / 100
     low, high = ascending[math.floor(rank)], ascending[math.ceil(rank)]
     return low + (high - low) * (rank % 1)
-
-
-def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Global L2 norm of all gradients, a scalar on their device."""
-    return torch.nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
-
-
-def clip_divisor(norm: Tensor, limit: float) -> Tensor:
-    """What gradients of this global norm are divided by so that none is above the limit: max(1, norm / limit)."""
-    return (norm / limit).clamp(min=1)

@@ -101,3 +101,13 @@ def _groups(config: TrainingConfig, parameters: Iterable[nn.Parameter]) -> list[
         return [{"params": parameters}]
     vectors = [each for each in parameters if each.ndim < 2]
     return [{"params": [each for each in parameters if each.ndim >= 2]}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Global L2 norm of all gradients, a scalar on their device."""
+    return torch.nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
+
+
+def clip_divisor(norm: Tensor, limit: float) -> Tensor:
+    """What gradients of this global norm are divided by so that none is above the limit: max(1, norm / limit)."""
+    return (norm / limit).clamp(min=1)

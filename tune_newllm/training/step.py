@@ -9,9 +9,8 @@ from torch import Tensor
 
 from tune_newllm.errors import DivergedError, InfeasibleError
 from tune_newllm.training.batches import Rows, target_count, to_tokens
-from tune_newllm.training.clip import clip_divisor, gradient_norm
 from tune_newllm.training.memory import ONE_SEQUENCE, unless_out_of_memory
-from tune_newllm.training.optim import take_step
+from tune_newllm.training.optim import clip_divisor, gradient_norm, take_step
 from tune_newllm.training.signals import Probe
 from tune_newllm.training.state import TrainState
 
