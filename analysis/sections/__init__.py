@@ -1,0 +1,16 @@
+"""The sections of the report, in order: the evidence for the answers, then where it comes from."""
+
+from ..load import Sweep
+from ..markup import Section
+from .laws import lr_batch
+from .provenance import provenance
+from .training import curves, signals, stopping
+from .trials import best_configurations, failed, parallel, slices
+
+_ORDER = (best_configurations, parallel, lr_batch, slices, curves, signals, stopping, failed, provenance)
+
+
+def sections(sweep: Sweep) -> list[Section]:
+    """Those sections for which the sweep has anything to show."""
+    made = [make(sweep) for make in _ORDER]
+    return [section for section in made if section is not None]
