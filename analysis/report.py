@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -62,13 +63,16 @@ def _csv(trials: pd.DataFrame) -> str:
 
 def html(sweep: Sweep, test_loss: float | None = None) -> str:
     """The report as one HTML page with plotly.js inside."""
-    parts = sections(sweep)
+    about = str(sweep.spec.get("description") or "")
+    return _page(sweep.name, about, answers(sweep, test_loss), sections(sweep))
+
+
+def _page(title: str, about: str, said: Sequence[str], parts: Sequence[Section]) -> str:
     template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    description = str(sweep.spec.get("description") or "")
     return template.substitute(
-        title=escape(sweep.name),
-        about=f'<p class="about">{escape(description)}</p>' if description else "",
-        answers="\n".join(f"<p>{escape(answer)}</p>" for answer in answers(sweep, test_loss)),
+        title=escape(title),
+        about=f'<p class="about">{escape(about)}</p>' if about else "",
+        answers="\n".join(f"<p>{escape(sentence)}</p>" for sentence in said),
         contents=" ".join(f'<a href="#{part.anchor}">{escape(part.title)}</a>' for part in parts),
         sections="\n".join(_section(part) for part in parts),
         plotly=get_plotlyjs(),
