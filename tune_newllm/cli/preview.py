@@ -50,7 +50,7 @@ def preview(spec: "SweepSpec", as_json: bool) -> None:
         click.echo(json.dumps(content, indent=2))
         return
     click.echo(spec.to_yaml())
-    click.echo(f"first configurations (of {_total(spec, cost['configurations'])}):")
+    click.echo(f"first configurations (of {_total(spec, cost['configurations'], cost['further'])}):")
     for sample in suggested:
         click.echo("  " + "  ".join(f"{path} {shown(value)}" for path, value in sample.items()))
     if len(samples) < len(suggested):
@@ -146,35 +146,52 @@ def _on_memory(plan: "MemoryPlan") -> str:
 
 
 def _cost(spec: "SweepSpec", samples: list["Sample"], corpus: "PreparedCorpus", memory: "MemoryPlan") -> dict[str, Any]:
-    """An upper bound, since ASHA and patience stop trials. `configurations` and `seconds` are None for no end, both
-    times where memory does not suffice for one of the samples.
+    """An upper bound, since ASHA and patience stop trials, and few grids are widened. `configurations` and `seconds`
+    are None for no end, both times where memory does not suffice for one of the samples.
 
     Args:
         spec: as resolved for this machine.
     """
     from tune_newllm.cli.training import sizes
     from tune_newllm.sweep.sharing import threads
-    from tune_newllm.sweep.study import grid
 
     base, resources = spec.configuration(), spec.resources
     measured = [_seconds(made, corpus, memory, threads(spec)) for _, made in samples or [({}, base)]]
     known = [seconds for seconds in measured if seconds is not None]
     each = statistics.fmean(known) if known else None
-    count = spec.run_cap or (sum(1 for _ in grid(spec, spec.order, {})) if spec.method == "grid" else None)
+    count, further = _counted(spec)
     assert resources.gpus_per_trial != "auto"
     assert resources.max_concurrent != "auto"
     at_once = resources.max_concurrent
     bounds = []
     if count is not None and each is not None:
-        bounds.append(math.ceil(count * spec.seeds / at_once) * each)
+        bounds.append(math.ceil((count + further) * spec.seeds / at_once) * each)
     if spec.budget.epochs is not None and each is not None:
         bounds.append(spec.budget.epochs * each / spec.training.epochs / at_once)
     if spec.budget.device_hours is not None:
         bounds.append(spec.budget.device_hours * 3600 / (resources.gpus_per_trial or resources.cpus) / at_once)
-    total = {"configurations": count, "seeds": spec.seeds, "budget": spec.budget.model_dump(exclude_none=True)}
+    total = {
+        "configurations": count,
+        "further": further,
+        "seeds": spec.seeds,
+        "budget": spec.budget.model_dump(exclude_none=True),
+    }
     used = {"threads": threads(spec), "at_once": at_once, "precision": spec.training.precision}
     times = {"seconds_per_trial": each, "seconds": min(bounds, default=None)}
     return sizes(base, corpus.first(base.corpus.max_samples)) | total | used | times
+
+
+def _counted(spec: "SweepSpec") -> tuple[int | None, int]:
+    """(configurations, those that widening may add): None where nothing limits them."""
+    from tune_newllm.sweep.study import grid
+    from tune_newllm.sweep.widening import most_widened
+
+    if spec.method != "grid":
+        return spec.run_cap, 0
+    whole = list(grid(spec, spec.order, {}))
+    cap = len(whole) + most_widened(spec, whole) if spec.run_cap is None else spec.run_cap
+    count = min(cap, len(whole))
+    return count, min(cap - count, most_widened(spec, whole))
 
 
 def _seconds(
@@ -197,8 +214,9 @@ def _seconds(
         return None
 
 
-def _total(spec: "SweepSpec", configurations: int | None) -> str:
+def _total(spec: "SweepSpec", configurations: int | None, further: int) -> str:
     count = f"{configurations or 'no fixed number'}"
+    count += f", up to {further} more where an optimum lies on the edge of the grid" if further else ""
     return count if spec.seeds == 1 else f"{count}, each with {spec.seeds} seeds"
 
 

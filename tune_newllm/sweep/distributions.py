@@ -6,7 +6,7 @@ from itertools import combinations
 from statistics import NormalDist
 from typing import Any, Literal, get_args
 
-from tune_newllm.sweep.conditions import same
+from tune_newllm.sweep.conditions import is_number, same
 
 Distribution = Literal[
     "constant", "categorical", "categorical_w_probabilities", "uniform", "int_uniform", "q_uniform",
@@ -15,6 +15,8 @@ Distribution = Literal[
 ]  # fmt: skip
 DISTRIBUTIONS: tuple[str, ...] = get_args(Distribution)
 LARGEST_EXPONENT = 50
+LEAST_WIDENED = 3
+"""Values that a grid needs for one of them to lie inside it."""
 MOST_SIGMAS = 6.0
 """Further from its mean no normal number is drawn (`space.RAREST`)."""
 
@@ -24,7 +26,9 @@ def keys(distribution: str) -> tuple[set[str], set[str]]:
     if distribution == "constant":
         return {"value"}, set()
     if distribution.startswith("categorical"):
-        return ({"values", "probabilities"}, set()) if "prob" in distribution else ({"values"}, {"probabilities"})
+        return (
+            ({"values", "probabilities"}, set()) if "prob" in distribution else ({"values"}, {"probabilities", "widen"})
+        )
     allowed = {"q"} if distribution.startswith("q_") else set()
     if "normal" in distribution:
         return set(), allowed | {"mu", "sigma"}
@@ -66,6 +70,31 @@ def check_choices(values: list[Any], probabilities: list[float] | None) -> None:
         len(probabilities) != len(values) or any(p < 0 for p in probabilities) or not sum(probabilities) > 0
     ):
         raise ValueError(f"`probabilities` must be one number >= 0 for each value, got {probabilities!r}")
+
+
+def beyond(values: list[Any], times: int) -> tuple[list[float], list[float]]:
+    """(below, above): the next `times` values on either side of a grid, nearest first.
+
+    Each is the one before it times or divided by the ratio of the grid's two outermost values, to three digits.
+
+    Raises:
+        ValueError: the values are not three or more positive numbers, or so close that three digits do not tell the
+            next one apart.
+    """
+    if len(values) < LEAST_WIDENED or not all(is_number(value) and value > 0 for value in values):
+        raise ValueError(f"`widen` needs `values` of three or more different numbers > 0, got {values!r}")
+    ascending = sorted(values)
+    sides: tuple[list[float], list[float]] = [], []
+    for side, edge, inner in ((sides[0], *ascending[:2]), (sides[1], *ascending[:-3:-1])):
+        ratio = edge / inner
+        for _ in range(times):
+            before, edge = edge, float(f"{edge * ratio:.3g}")
+            if not 0 < edge < math.inf or (edge < before) != (ratio < 1) or edge == before:
+                raise ValueError(
+                    f"`widen` finds no value of three digits beyond {before:g}; set `values` further apart"
+                )
+            side.append(edge)
+    return sides
 
 
 def check_bounds(distribution: str, low: float, high: float) -> None:

@@ -13,6 +13,7 @@ from tune_newllm.records import SweepExtended
 from tune_newllm.sweep.history import History, Suggestion, TrialHistory, stratum
 from tune_newllm.sweep.spec import SweepSpec
 from tune_newllm.sweep.study import grid
+from tune_newllm.sweep.widening import most_widened
 from tune_newllm.training.config import TrainingConfig
 
 _logger = logging.getLogger(__name__)
@@ -71,7 +72,8 @@ def _cap(spec: SweepSpec, trials: str) -> int:
             "give a larger number, or resume to go on with these"
         )
     if all(parameter.choices is not None for parameter in spec.searched.values()):
-        there_are = sum(1 for _ in itertools.islice(grid(spec, spec.order, {}), spec.run_cap + 1))
+        configurations = list(itertools.islice(grid(spec, spec.order, {}), spec.run_cap + 1))
+        there_are = len(configurations) + most_widened(spec, configurations)
         if there_are <= spec.run_cap:
             raise UsageError(
                 f"run_cap {spec.run_cap} covers the whole search space of {there_are} already: "

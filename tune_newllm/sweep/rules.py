@@ -8,6 +8,7 @@ from tune_newllm.data.hub import CORPORA, PREFIX
 from tune_newllm.data.sources import source_of
 from tune_newllm.errors import CorpusError
 from tune_newllm.sweep import refusal
+from tune_newllm.sweep.activity import giver
 from tune_newllm.sweep.existence import circle, verdict
 from tune_newllm.sweep.names import path_of
 from tune_newllm.sweep.ranges import faults, impossible
@@ -42,6 +43,7 @@ def problems(spec: SweepSpec, remarks: list[Finding]) -> Iterator[Finding]:
         endless = [path for path, parameter in spec.searched.items() if parameter.choices is None]
         if endless:
             yield ("method",), f"method grid needs finitely many values: `{endless[0]}` is continuous; give `values`"
+    yield from _widening(spec)
     yield from _strata(spec)
     yield from _rungs(spec, remarks)
     if "budget" in spec.model_fields_set and spec.budget.is_empty:
@@ -108,6 +110,26 @@ def _point_problems(spec: SweepSpec, point: dict[str, object]) -> Iterable[tuple
         elif not spec.is_active(path, point):
             conditions = spec.searched[path].conditions
             yield path, f"`{path}` exists only when {conditions}; let the point say so, or leave `{path}` out of it"
+
+
+def _widening(spec: SweepSpec) -> Iterator[Finding]:
+    paths_widened = [path for path, parameter in spec.searched.items() if parameter.widen]
+    for index, path in enumerate(paths_widened):
+        at = ("parameters", path, "widen")
+        if spec.method != "grid":
+            yield at, f"`widen` is for method grid, got {spec.method}; give `{path}` a wider range instead"
+        if spec.early_terminate is not None:
+            yield at, "`widen` compares trials at their end; remove `early_terminate`, which stops them before"
+        if index:
+            yield (
+                at,
+                f"one parameter can be widened, and `{paths_widened[0]}` is already; remove `widen` from one of them",
+            )
+        if not path.startswith("training.") or path == "training.batch_size":
+            yield at, f"`{path}` cannot be widened: data and memory are prepared for the values of the file; list more"
+        for other, parameter in spec.parameters.items():
+            if any(giver(asked, [path]) for asked in parameter.when):
+                yield at, f"`{path}` cannot be widened: whether `{other}` exists depends on its values"
 
 
 def _strata(spec: SweepSpec) -> Iterator[Finding]:

@@ -83,8 +83,8 @@ def _parameter(fields: Schema) -> Schema:
         }
         for name in distributions.DISTRIBUTIONS
     ]
-    told = ({"value"}, {"values"}, {"values", "probabilities"}, {"min", "max"})
-    inferred = {"if": {"not": named}, "then": {"anyOf": [_keys(keys, set()) for keys in told]}}
+    told = (({"value"}, set()), ({"values"}, {"widen"}), ({"values", "probabilities"}, set()), ({"min", "max"}, set()))
+    inferred = {"if": {"not": named}, "then": {"anyOf": [_keys(*keys) for keys in told]}}
     return {**fields, "properties": known, "allOf": [*by_name, inferred]}
 
 

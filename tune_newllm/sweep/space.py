@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_CHOICES = 1000
 """Finer grids of numbers are treated as continuous and rounded."""
+MOST_WIDENED = 10
 RAREST = 1e-9
 """Probability of the values next to which unbounded distributions end in the study: six standard deviations."""
 
@@ -30,7 +31,8 @@ class Parameter(BaseModel):
 
     Without `distribution` it follows from the keys: `value` constant, `values` categorical, `min` and `max` uniform
     (integers when both bounds are). A quantised distribution (`q_...`) draws multiples of `q` inside its bounds.
-    `when` says what must hold of other paths for the parameter to exist: all of it.
+    `when` says what must hold of other paths for the parameter to exist: all of it. `widen` is the number of values
+    that a grid may add beyond an edge on which the best one lies (`widening`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -47,6 +49,7 @@ class Parameter(BaseModel):
     b: float = Field(default=1.0, gt=0)
     q: float = Field(default=1.0, gt=0)
     when: dict[str, Condition] = {}
+    widen: int | None = Field(default=None, ge=1, le=MOST_WIDENED)
 
     @model_validator(mode="before")
     @classmethod
@@ -67,6 +70,8 @@ class Parameter(BaseModel):
         distributions.check_spread(name, self.mu, self.sigma)
         if self.values is not None:
             distributions.check_choices(self.values, self.probabilities)
+        if self.widen is not None:
+            distributions.beyond(self.values or [], self.widen)
         if self.min is not None and self.max is not None:
             distributions.check_bounds(name, self.min, self.max)
             if self._quantised and self._steps[0] > self._steps[1]:
@@ -97,6 +102,11 @@ class Parameter(BaseModel):
             if highest - lowest < MOST_CHOICES:
                 return [self._snap(step * self.q) for step in range(lowest, highest + 1)]
         return None
+
+    @property
+    def beyond(self) -> tuple[list[float], list[float]]:
+        """Values that a grid may add below and above those of the file, nearest first."""
+        return distributions.beyond(self.values or [], self.widen) if self.widen else ([], [])
 
     @property
     def low(self) -> float:
@@ -209,6 +219,9 @@ class Parameter(BaseModel):
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         choices = self.choices
+        if self.widen:
+            below, above = self.beyond
+            return FloatDistribution(below[-1], above[-1], log=True), float, lambda coordinate: coordinate
         if choices is not None and distributions.ordered(choices):
             # An index keeps the order of 8 < 16 < 32, which a categorical distribution would forget.
             return IntDistribution(0, len(choices) - 1), choices.index, lambda index: choices[index]

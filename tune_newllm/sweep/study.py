@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tune_newllm.sweep.history import History, Suggestion, TrialHistory
 from tune_newllm.sweep.journal import Journal, Rows
 from tune_newllm.sweep.spec import SweepSpec
+from tune_newllm.sweep.widening import widened
 
 STARTUP_PER_STRATUM = 4
 STARTUP = 10
@@ -45,14 +46,18 @@ class Study:
         for epochs, suggestions in history.earlier:
             Rows(file.study(epochs), spec, suggestions.values()).close()
         self._rows = Rows(file.study(spec.training.epochs), spec, history.suggestions.values())
+        self._suggestions = history.suggestions
         self._known = {suggestion.trials[0].created.config_id for suggestion in history.suggestions.values()}
         self._number = history.next_number
 
     def suggest(self) -> tuple[dict[str, Any], str] | None:
-        """The next configuration (values by path) and where it came from, or None when nothing new is left."""
+        """The next configuration (values by path) and where it came from.
+
+        None when nothing new is left, but for what `widen` may ask for once further trials have ended.
+        """
         for attempt in range(DUPLICATE_TRIES):
             if self._spec.method == "grid" and (self._number >= len(self._spec.points) or attempt):
-                return self._grid_point()
+                return self._grid_point() or self._widened()
             values, origin = self._sample(self._number, attempt)
             if config_id(values) not in self._known:
                 return self._in_order(values), origin
@@ -76,6 +81,10 @@ class Study:
                 return None
             self._upcoming = self._in_order(values)
         return self._upcoming, "grid"
+
+    def _widened(self) -> tuple[dict[str, Any], str] | None:
+        values = widened(self._spec, self._suggestions.values())
+        return None if values is None else (self._in_order(values), "widened")
 
     def _in_order(self, values: dict[str, Any]) -> dict[str, Any]:
         return {path: values[path] for path in self._searched if path in values}
