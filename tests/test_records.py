@@ -1,9 +1,11 @@
 """The lines of records.jsonl: written and read back, damage left out, and the fields that training reports."""
 
 import dataclasses
+import json
 import math
 
 import pytest
+from pydantic import TypeAdapter
 
 from tune_newllm import records
 from tune_newllm.training.metrics import EpochResult
@@ -43,3 +45,44 @@ def test_torn_damaged_and_unknown_lines_are_left_out_with_a_warning(rows, tmp_pa
     assert [row.event for row in records.read(path, warnings)] == ["sweep_started", "trial_created", "epoch"]
     assert len(warnings) == 5
     assert "line 4: unknown event 'of_tomorrow'" in warnings[2]
+
+
+def slowly(line):
+    """What a line holds by Python's own parser, checked afterwards; None where it is damaged."""
+    try:
+        row = json.loads(line)
+        json.dumps(row, ensure_ascii=False).encode()
+        assert all(type(value) is not int or abs(value) < 2**63 for value in row.values())
+        return repr(TypeAdapter(records.Record).validate_python(row, strict=True)) if "event" in row else None
+    except (ValueError, AttributeError, AssertionError):
+        return None
+
+
+OTHERS = records.EpochRecord.model_fields.keys() - {"event", "trial_id", "step"}
+EPOCH = '{"event":"epoch","trial_id":"a",' + ",".join(f'"{name}":1' for name in sorted(OTHERS))
+"""The line of an epoch but for its last field, `step`."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('"\\ud83d\\ude00"', '"\\ud83d"', '"\x01"', '"\xff"', '"caf\xe9"', '"x', "[1]", "{}", "null", "true"),
+        *("1", "1.0", "01", "1e400", "-Infinity", "NaN", "9223372036854775807", "9223372036854775808", "1" + 30 * "0"),
+        *(
+            '1,"step":2',
+            '"a","step":2',
+            '2,"more":1' + 30 * "0",
+            '2,"lr":1' + 30 * "0",
+            '2,"clip":null',
+            '2,"step":NaN',
+        ),
+        *('2,"more":' + 150 * "[" + 150 * "]", '2,"more":' + 500 * "[" + 500 * "]", '2,"time":NaN', '2,"epoch":true'),
+    ],
+)
+def test_reading_fast_finds_the_same_as_reading_carefully(text, tmp_path):
+    line = f'{EPOCH},"step":{text}}}\n'.encode("latin-1")
+    line += f'{{"event":"sweep_ended","time":1,"reason":"finished","detail":{text}}}\n'.encode("latin-1")
+    line += f'{{"event":"sweep_started","time":1,"command":[{text}]}}\n'.encode("latin-1")
+    (tmp_path / "r").write_bytes(line)
+    wanted = [slowly(part) for part in line.splitlines()]
+    assert [*map(repr, records.read(tmp_path / "r"))] == [row for row in wanted if row]
