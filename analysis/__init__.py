@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from .answers import answers
 from .best import Best, best
+from .data_law import DataLaw, data_law
 from .failures import Failure, failures
+from .floor_law import FloorLaw, fit_floor_law
 from .load import Sweep, load
+from .power_law import PowerLaw, Prediction, fit_power_law
 from .rungs import RungCount, rung_epochs, survival
 from .summary import summary
 
@@ -22,13 +25,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Best",
+    "DataLaw",
     "Failure",
+    "FloorLaw",
+    "PowerLaw",
+    "Prediction",
     "RungCount",
     "Sweep",
     "answers",
     "best",
+    "data_law",
     "failures",
     "figures",
+    "fit_floor_law",
+    "fit_power_law",
     "load",
     "rung_epochs",
     "summary",

@@ -84,7 +84,13 @@ class FloorLaw:
 
     @property
     def determined(self) -> bool:
+        """Whether the data bound the exponent on both sides."""
         return not self.reason
+
+    @property
+    def above_zero(self) -> bool:
+        """Whether the data say that there is a floor."""
+        return self.determined and self.floor_interval[0] > 0
 
     @property
     def verdict(self) -> str:
@@ -94,7 +100,7 @@ class FloorLaw:
         low, high = ends(self.interval)
         words = f"With an irreducible floor the exponent is {near(self.exponent, self.interval)} ({low} to {high}) and "
         least, most = (digits(end, 3) for end in self.floor_interval)
-        if self.floor_interval[0] <= 0:
+        if not self.above_zero:
             return f"{words}the floor is at most {most}; there may be none."
         return f"{words}the floor is {digits(self.floor, 3)} ({least} to {most}), below which no amount of data leads."
 

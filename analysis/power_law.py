@@ -247,7 +247,7 @@ def distance(tokens: float, measured: Interval) -> float:
 def near(value: float, interval: Interval) -> str:
     """A number in no more digits than its interval makes worth reading."""
     width = interval[1] - interval[0]
-    places = min(6, max(2, 1 - math.floor(math.log10(width)))) if 0 < width < math.inf else 2
+    places = min(6, max(2, math.ceil(-math.log10(width)))) if 0 < width < math.inf else 2
     text = f"{value:.{places}f}" if abs(value) < 1e6 else digits(value, 3)
     return text.removeprefix("-") if not float(text) else text
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from .best import best
+from .data_law import data_law
 from .failures import failures
 from .incidents import incidents
 from .load import Sweep
@@ -35,7 +36,7 @@ def summary(sweep: Sweep, test_loss: float | None = None, k: int = 10) -> dict[s
             `older_best` is true.
         k: length of the list of best configurations.
     """
-    ranking = best(sweep, k)
+    ranking, on_data = best(sweep, k), data_law(sweep)
     rows = ranking.trials.to_dict("records")
     older = False
     if test_loss is None and rows:
@@ -56,6 +57,7 @@ def summary(sweep: Sweep, test_loss: float | None = None, k: int = 10) -> dict[s
         "margin": ranking.margin,
         "noise": ranking.noise,
         "plateau": plateau_summary(sweep),
+        "data_law": on_data.numbers() if on_data else None,
         "test_loss": test_loss,
         "test_ppl": None if test_loss is None else _perplexity(test_loss),
         "older_best": older,

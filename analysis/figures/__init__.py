@@ -5,6 +5,7 @@
 from plotly.graph_objects import Figure
 
 from .curves import LearningCurves, learning_curves, learning_curves_data
+from .data_law import PplTokens, ppl_tokens, ppl_tokens_data
 from .lr_batch import LrBatch, lr_batch, lr_batch_data
 from .parallel import ParallelCoordinates, parallel_coordinates, parallel_coordinates_data
 from .signals import (
@@ -26,6 +27,7 @@ __all__ = [
     "LrBatch",
     "ParallelCoordinates",
     "PlateauPoints",
+    "PplTokens",
     "SignalLines",
     "Slice",
     "learning_curves",
@@ -36,6 +38,8 @@ __all__ = [
     "parallel_coordinates_data",
     "plateau_data",
     "plateau_figure",
+    "ppl_tokens",
+    "ppl_tokens_data",
     "rung_survival",
     "rung_survival_data",
     "signal_figure",

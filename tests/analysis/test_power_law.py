@@ -79,10 +79,10 @@ def test_the_curvature_check_is_the_test_of_a_quadratic_term(ppl: np.ndarray, be
 
 def test_a_law_in_a_sentence() -> None:
     assert fit_power_law(SIZES, STRAIGHT).verdict == (
-        "Perplexity falls as tokens^-0.301 (95 % interval -0.318 to -0.285): doubling the data multiplies it by 0.812 "
-        "(0.802 to 0.821)."
+        "Perplexity falls as tokens^-0.30 (95 % interval -0.32 to -0.28): doubling the data multiplies it by 0.81 "
+        "(0.80 to 0.82)."
     )
-    assert fit_power_law(SIZES, 1 / STRAIGHT).verdict.startswith("Perplexity rises as tokens^0.301 (")
+    assert fit_power_law(SIZES, 1 / STRAIGHT).verdict.startswith("Perplexity rises as tokens^0.30 (")
 
 
 def test_too_little_is_no_law() -> None:

@@ -1,0 +1,69 @@
+"""Whether more data pays."""
+
+from html import escape
+
+from .. import figures
+from ..data_law import DataLaw, data_law
+from ..load import Sweep
+from ..markup import Section, table
+from ..power_law import Prediction
+from ..words import counted, digits, shown
+
+
+def data(sweep: Sweep) -> Section | None:
+    found = data_law(sweep)
+    if found is None or found.points.empty:
+        return None
+    trained = f", all trained for {counted(found.epochs, 'epoch')}" if found.epochs else ""
+    guide = (
+        f"Orange is the best configuration of each amount of data, of those that ran to their end{trained}; tokens are "
+        "the words predicted in one epoch."
+    )
+    if not found.law.reason:
+        guide += " The band holds 95 of 100 further measurements, if the law holds; dotted lines go beyond the data."
+    said = "".join(f'<p class="note">{escape(sentence)}</p>' for sentence in _sentences(found))
+    body = f'<div class="after">{said}</div>{_points(found)}{_extrapolation(found)}'
+    return Section("data", "Perplexity against data", guide, [figures.ppl_tokens(sweep)], body=body)
+
+
+def _sentences(found: DataLaw) -> list[str]:
+    law = found.law
+    said = list(dict.fromkeys([*found.sentences, law.curvature_verdict, found.floor.verdict]))
+    if not law.reason:
+        said.insert(1, f"The law explains {digits(100 * law.r2, 3)} % of the variance of the {law.n} logarithms (R²).")
+    return [sentence for sentence in said if sentence]
+
+
+def _points(found: DataLaw) -> str:
+    names = ("tokens", "texts", "perplexity", "val loss", "seeds", "configurations", "best trial")
+    head = [(name, "" if name == "best trial" else "number") for name in names]
+    rows = [
+        [
+            f"{row['tokens']:,.0f}",
+            "all" if row["texts"] != row["texts"] else f"{row['texts']:,.0f}",
+            digits(row["ppl"]),
+            digits(row["loss"]),
+            str(row["replicates"]),
+            str(row["configurations"]),
+            row["trial_id"],
+        ]
+        for row in found.points.to_dict("records")
+    ]
+    return table(head, rows)
+
+
+def _extrapolation(found: DataLaw) -> str:
+    said = found.extrapolation()
+    if not said:
+        return ""
+    head = [(name, "number") for name in ("tokens", "beyond the data", "perplexity", "95 % prediction interval")]
+    rows = [[digits(each.tokens, 3), f"{shown(round(each.beyond, 1))} times", *_predicted(each)] for each in said]
+    if found.floor.above_zero:
+        head += [("with a floor", "number"), ("95 % prediction interval", "number")]
+        rows = [[*row, *_predicted(found.floor.predict(each.tokens))] for row, each in zip(rows, said, strict=True)]
+    note = "What the law says of more data, should it go on to hold there, which no measurement shows:"
+    return f'<p class="after note">{note}</p>{table(head, rows)}'
+
+
+def _predicted(each: Prediction) -> list[str]:
+    return [digits(each.estimate, 3), f"{digits(each.interval[0], 3)} to {digits(each.interval[1], 3)}"]
