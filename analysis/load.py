@@ -13,7 +13,7 @@ from tune_newllm import records
 from tune_newllm.errors import FolderError
 
 from . import liveness
-from .tables import epoch_table, setting, trial_table
+from .tables import epoch_row, epoch_table, setting, trial_table
 from .untrusted import clean, printable, read_mapping, well_formed
 from .words import LONGEST_REASON, listed
 from .worktime import WorkTime
@@ -142,12 +142,12 @@ class _Log:
         self.ended: dict[str, records.TrialEnded] = {}
         self.work = WorkTime()
         self.lost: Counter[str] = Counter()
-        self.epochs: dict[tuple[str, int], records.EpochRecord] = {}
+        self.epochs: dict[tuple[str, int], tuple[Any, ...]] = {}
 
     def add(self, record: records.Record) -> None:
         self.work.add(record)
         if isinstance(record, records.EpochRecord):
-            self.epochs[record.trial_id, record.epoch] = record
+            self.epochs[record.trial_id, record.epoch] = epoch_row(record.__dict__)
             return
         self.events.append(record)
         if isinstance(record, records.TrialCreated):
