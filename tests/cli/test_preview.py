@@ -165,6 +165,18 @@ def test_a_grid_is_counted_without_what_does_not_exist(plan):
     assert content["cost"]["configurations"] == len(content["samples"]) == 5
 
 
+@pytest.mark.parametrize(("cap", "further"), [("null", 4), ("8", 2), ("6", 0), ("5", 0)])
+def test_a_grid_that_may_be_widened_says_by_how_much(plan, cap, further):
+    lines = "method: grid\nseeds: 2\nresources: {cpus_per_trial: 1, max_concurrent: 1}\nparameters:\n"
+    lines += "  model.num_layers: {values: [1, 2]}\n  training.lr: {values: [0.001, 0.002, 0.004], widen: 2}\n"
+    content, text = plan(lines, f"run_cap={cap}")
+    cost, count = content["cost"], 5 if cap == "5" else 6
+    assert (cost["configurations"], cost["further"]) == (count, further)
+    assert cost["seconds"] == pytest.approx((count + further) * 2 * cost["seconds_per_trial"])
+    words = f", up to {further} more where an optimum lies on the edge of the grid" if further else ""
+    assert f"(of {count}{words}, each with 2 seeds)" in text
+
+
 def test_curves_of_one_value_fit_the_width_without_colours():
     single = Plot("alone", "epoch", False, [Curve("cosine", [0.0, 1.0, 2.0], [1.0, 0.5, 0.0])])
     lines = drawn(single, 80).splitlines()

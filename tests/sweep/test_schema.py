@@ -167,11 +167,21 @@ def test_both_refuse_unknown_keys_wrong_types_and_wrong_words(tree, data):
         {"training": {"lr_schedule": None}},
         {"budget": {"wall": "2 weeks"}},
         {"metric": {"name": "accuracy"}},
+        {"method": "grid", "parameters": {"training.lr": {"values": [1, 2, 4], "widen": 0}}},
+        {"method": "grid", "parameters": {"training.lr": {"values": [1, 2, 4], "widen": None}}},
+        {"method": "grid", "parameters": {"training.lr": {"distribution": "constant", "value": 1, "widen": 1}}},
     ],
 )
 def test_both_refuse(tree):
     assert not accepted(tree)
     assert not VALIDATOR.is_valid(tree)
+
+
+@pytest.mark.parametrize("named", [{}, {"distribution": "categorical"}])
+def test_both_take_a_grid_that_may_be_widened(named):
+    tree = {"method": "grid", "parameters": {"training.lr": {**named, "values": [1, 2, 4], "widen": 2}}}
+    assert accepted(tree)
+    assert VALIDATOR.is_valid(tree)
 
 
 def test_the_command_prints_a_valid_schema_with_descriptions():
