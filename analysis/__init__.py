@@ -21,7 +21,8 @@ from .summary import summary
 
 if TYPE_CHECKING:
     from . import figures
-    from .report import write_report
+    from .comparison import compare
+    from .report import write_comparison, write_report
 
 __all__ = [
     "Best",
@@ -34,6 +35,7 @@ __all__ = [
     "Sweep",
     "answers",
     "best",
+    "compare",
     "data_law",
     "failures",
     "figures",
@@ -43,6 +45,7 @@ __all__ = [
     "rung_epochs",
     "summary",
     "survival",
+    "write_comparison",
     "write_report",
 ]
 
@@ -51,6 +54,8 @@ def __getattr__(name: str) -> Any:
     """The figures and the report, once they are asked for: plotly alone takes longer to load than `status` may."""
     if name == "figures":
         return import_module(".figures", __name__)
-    if name == "write_report":
-        return import_module(".report", __name__).write_report
+    if name == "compare":
+        return import_module(".comparison", __name__).compare
+    if name in ("write_comparison", "write_report"):
+        return getattr(import_module(".report", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

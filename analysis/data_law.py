@@ -12,7 +12,7 @@ from .floor_law import FloorLaw, fit_floor_law
 from .load import Sweep
 from .power_law import LEAST_SIZES, PowerLaw, Prediction, fit_power_law
 from .words import counted, label, listed
-from .yardstick import conjoined, yardstick
+from .yardstick import complete, conjoined, yardstick
 
 DATA = "corpus.max_samples"
 
@@ -117,12 +117,10 @@ def _alike(sweeps: Sequence[Sweep]) -> tuple[set[int], list[str]]:
     """The sweeps whose losses can be compared, as many as possible, and a sentence on the others."""
     if len(sweeps) == 1:
         return {0}, []
-    sticks = [str(yardstick(sweep)) for sweep in sweeps]
-    known = [stick for stick in sticks if stick != "None"] or sticks
-    common = max(known, key=known.count)
-    alike = {at for at, stick in enumerate(sticks) if stick == common}
-    if common == "None":
-        alike = {0}
+    sticks = [yardstick(sweep) for sweep in sweeps]
+    known = [at for at, stick in enumerate(sticks) if complete(stick)] or [0]
+    common = max((sticks[at] for at in known), key=[sticks[at] for at in known].count)
+    alike = {at for at in known if sticks[at] == common}
     others = [sweep.name for at, sweep in enumerate(sweeps) if at not in alike]
     why = "losses measured on other text or in other words, or it is not known in which"
     return alike, [f"Left out: {conjoined(others)} ({why})."] if others else []

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -14,11 +14,17 @@ from plotly.offline import get_plotlyjs
 from tune_newllm.errors import FolderError
 
 from .answers import answers
+from .comparison import compare
 from .figures.style import ACCENT
 from .load import Sweep
 from .markup import Section
 from .sections import sections
+from .sections.comparison import comparison_sections
 from .summary import summary
+from .yardstick import conjoined
+
+LONGEST_NAME = 80
+"""Characters of the names that a folder for a comparison is called after."""
 
 
 def write_report(sweep: Sweep, out: Path | str | None = None, test_loss: float | None = None) -> Path:
@@ -35,13 +41,22 @@ def write_report(sweep: Sweep, out: Path | str | None = None, test_loss: float |
         FolderError: the files cannot be written there.
     """
     target = sweep.folder if out is None else Path(out)
+    beside = {"trials.csv": _csv(sweep.trials), "summary.json": _json(summary(sweep, test_loss))}
+    return _write(target, beside, html(sweep, test_loss))
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _write(target: Path, beside: Mapping[str, str], text: str) -> Path:
+    """Write the page `target`, or into it where it is no HTML file, and the other files next to the page."""
     page = target if target.suffix == ".html" else target / "report.html"
-    content = json.dumps(summary(sweep, test_loss), indent=2, allow_nan=False, ensure_ascii=False)
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        _replace(page.with_name("trials.csv"), _csv(sweep.trials))
-        _replace(page.with_name("summary.json"), content + "\n")
-        _replace(page, html(sweep, test_loss))
+        for name, content in beside.items():
+            _replace(page.with_name(name), content)
+        _replace(page, text)
     except OSError as error:
         raise FolderError(
             f"a report needs a folder that can be written to: {error}; choose another with --out"
@@ -65,6 +80,33 @@ def html(sweep: Sweep, test_loss: float | None = None) -> str:
     """The report as one HTML page with plotly.js inside."""
     about = str(sweep.spec.get("description") or "")
     return _page(sweep.name, about, answers(sweep, test_loss), sections(sweep))
+
+
+def write_comparison(sweeps: Sequence[Sweep], out: Path | str | None = None) -> Path:
+    """Write the same page about several sweeps side by side, and beside it `summary.json`.
+
+    Args:
+        out: the HTML file, or a folder for both; `NAME-vs-NAME-report` in the working directory if None.
+
+    Returns:
+        the path of the HTML file.
+
+    Raises:
+        FolderError: the files cannot be written there.
+        ValueError: fewer than two sweeps.
+    """
+    content = compare(sweeps)
+    target = Path(comparison_folder(sweeps)) if out is None else Path(out)
+    parts = comparison_sections(sweeps, content)
+    title, about = conjoined(content["names"]), f"{len(sweeps)} sweeps, the same questions"
+    return _write(target, {"summary.json": _json(content)}, _page(title, about, content["answers"], parts))
+
+
+def comparison_folder(sweeps: Sequence[Sweep]) -> str:
+    """A folder's name for a report on these sweeps."""
+    names = [sweep.name for sweep in sweeps]
+    joined = "-vs-".join(names)
+    return f"{joined if len(joined) <= LONGEST_NAME else f'{names[0]}-vs-{len(names) - 1}-others'}-report"
 
 
 def _page(title: str, about: str, said: Sequence[str], parts: Sequence[Section]) -> str:

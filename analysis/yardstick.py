@@ -1,6 +1,6 @@
 """What the losses of a sweep were measured with: losses by different yardsticks must not be compared."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .load import Sweep
@@ -8,33 +8,34 @@ from .tables import configured
 from .words import digits, shown
 
 _ASPECTS = {
-    "vocabularies": "they have {} words",
-    "windows": "a window has {} tokens, and a loss depends on how much text comes before a word",
-    "windowing": "text is cut by windowing {}",
-    "strides": "windows begin every {} tokens",
-    "validation texts": "they hold {} words to predict",
-    "unknown words": "of the validation words the vocabulary does not know {}",
+    "vocabularies": "words known, {}",
+    "windows": "tokens, {}; a loss depends on how much text comes before a word",
+    "windowing": "{}",
+    "strides": "tokens from window to window, {}",
+    "validation texts": "words to predict, {}",
+    "unknown words": "share of the validation text, {}",
 }
 """What can differ, and how its values are put."""
 
 
-def yardstick(sweep: Sweep) -> dict[str, Any] | None:
+def yardstick(sweep: Sweep) -> dict[str, Any]:
     """Each aspect of how the loss is measured, with its value; None where the folder does not say it.
 
     Equal shares of unknown words in equal texts mean, for all practical purposes, the same vocabulary.
     """
-    validation = configured(sweep.provenance, "data.stats.validation")
-    if not isinstance(validation, dict) or configured(sweep.spec, "corpus.window") is None:
-        return None
-    stride = configured(sweep.spec, "corpus.stride")
     return {
         "vocabularies": configured(sweep.spec, "corpus.vocab_size"),
         "windows": configured(sweep.spec, "corpus.window"),
         "windowing": configured(sweep.spec, "corpus.windowing"),
-        "strides": stride,
-        "validation texts": validation.get("targets"),
-        "unknown words": validation.get("unk_share"),
+        "strides": configured(sweep.spec, "corpus.stride"),
+        "validation texts": configured(sweep.provenance, "data.stats.validation.targets"),
+        "unknown words": configured(sweep.provenance, "data.stats.validation.unk_share"),
     }
+
+
+def complete(stick: Mapping[str, Any]) -> bool:
+    """Whether a yardstick says all; windows that do not overlap have no stride."""
+    return all(value is not None for aspect, value in stick.items() if aspect != "strides")
 
 
 def differing(sweeps: Sequence[Sweep], names: Sequence[str]) -> list[str] | None:
@@ -43,17 +44,18 @@ def differing(sweeps: Sequence[Sweep], names: Sequence[str]) -> list[str] | None
     Args:
         names: what the sentences call the sweeps.
     """
-    prints = [configured(sweep.provenance, "data.fingerprint") for sweep in sweeps]
-    found = [yardstick(sweep) for sweep in sweeps]
-    if None in found:
-        return [] if len(set(map(str, prints))) == 1 and prints[0] is not None else None
+    prints = {configured(sweep.provenance, "data.fingerprint") for sweep in sweeps}
+    sticks = [yardstick(sweep) for sweep in sweeps]
     said = []
     for aspect, words in _ASPECTS.items():
-        values = [each[aspect] for each in found if each is not None]
-        if len(set(map(str, values))) > 1:
+        found = [(stick[aspect], name) for stick, name in zip(sticks, names, strict=True)]
+        known = [(value, name) for value, name in found if value is not None or aspect == "strides"]
+        if len({str(value) for value, _ in known}) > 1:
             text = _percent if aspect == "unknown words" else shown
-            said.append(f"The {aspect} differ: {words.format(by_value([*map(text, values)], names))}.")
-    return said
+            who = by_value([text(value) for value, _ in known], [name for _, name in known])
+            said.append(f"The {aspect} differ: {words.format(who)}.")
+    one_text = len(prints) == 1 and None not in prints
+    return said if said or one_text or all(map(complete, sticks)) else None
 
 
 def by_value(texts: Sequence[str], names: Sequence[str]) -> str:

@@ -4,6 +4,15 @@
 
 from plotly.graph_objects import Figure
 
+from .comparison import (
+    Line,
+    anytime,
+    anytime_data,
+    best_curves,
+    best_curves_data,
+    lr_batch_overlay,
+    lr_batch_overlay_data,
+)
 from .curves import LearningCurves, learning_curves, learning_curves_data
 from .data_law import PplTokens, ppl_tokens, ppl_tokens_data
 from .lr_batch import LrBatch, lr_batch, lr_batch_data
@@ -24,16 +33,23 @@ __all__ = [
     "MOST_LINES",
     "Figure",
     "LearningCurves",
+    "Line",
     "LrBatch",
     "ParallelCoordinates",
     "PlateauPoints",
     "PplTokens",
     "SignalLines",
     "Slice",
+    "anytime",
+    "anytime_data",
+    "best_curves",
+    "best_curves_data",
     "learning_curves",
     "learning_curves_data",
     "lr_batch",
     "lr_batch_data",
+    "lr_batch_overlay",
+    "lr_batch_overlay_data",
     "parallel_coordinates",
     "parallel_coordinates_data",
     "plateau_data",

@@ -7,7 +7,7 @@ import click
 from tune_newllm.cli.ending import command, conclude, resumable, show
 from tune_newllm.cli.options import concurrent_option, json_option, quiet_option
 from tune_newllm.cli.text import warn
-from tune_newllm.errors import FolderError
+from tune_newllm.errors import FolderError, UsageError
 
 
 @click.command()
@@ -97,19 +97,28 @@ def status(sweep: Path, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("sweep", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to; by default the sweep's own.")
+@click.argument("sweeps", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder to write to; by default the sweep's own, of several sweeps NAME-vs-NAME-report.",
+)
 @json_option
-def report(sweep: Path, out: Path | None, as_json: bool) -> int:
+def report(sweeps: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
     """Write report.html, trials.csv and summary.json, and print the answers.
 
-    Where the sweep's folder cannot be written to they go to NAME-report/ in the working directory.
+    Where the sweep's folder cannot be written to they go to NAME-report/ in the working directory. Of several sweeps
+    report.html and summary.json compare them: the same questions side by side.
 
     \b
       python -m tune_newllm report sweeps/lr_batch
+      python -m tune_newllm report sweeps/lr_batch sweeps/lr_batch-2
     """
+    if len(sweeps) > 1:
+        return _report_several(sweeps, out, as_json)
     import analysis
 
+    sweep = sweeps[0]
     loaded = analysis.load(sweep)
     warn(loaded.warnings)
     try:
@@ -121,4 +130,21 @@ def report(sweep: Path, out: Path | None, as_json: bool) -> int:
         warn([f"{sweep} cannot be written to ({error.__cause__}), so the report goes to {here}/"])
         written = analysis.write_report(loaded, here)
     show(analysis.summary(loaded), [*analysis.answers(loaded), f"report: {written}"], as_json)
+    return 0
+
+
+def _report_several(sweeps: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
+    """Write the report that compares sweeps, and print its answers and the sweeps' own side by side."""
+    import analysis
+    from tune_newllm.cli.side_by_side import side_by_side
+
+    if len({sweep.resolve() for sweep in sweeps}) < len(sweeps):
+        raise UsageError("a sweep is named twice: name each once")
+    loaded = [analysis.load(sweep) for sweep in sweeps]
+    for each in loaded:
+        warn(f"{each.name}: {warning}" for warning in each.warnings)
+    content = analysis.compare(loaded)
+    written = analysis.write_comparison(loaded, out)
+    lines = [*content["answers"], "", side_by_side(content["names"], content["questions"]), "", f"report: {written}"]
+    show(content, lines, as_json)
     return 0
