@@ -10,10 +10,20 @@ import plotly.graph_objects as go
 from ..load import Sweep
 from ..rungs import rung_epochs
 from ..words import STATES
-from .style import ACCENT, MUTED, STATE_COLOURS, as_markup, base, leader, upper_frame
+from .style import (
+    ACCENT,
+    MUTED,
+    STATE_COLOURS,
+    STATE_SYMBOLS,
+    as_markup,
+    base,
+    leader,
+    sampled,
+    upper_frame,
+)
 
-MOST_VECTOR_POINTS = 20_000
-"""Beyond this many points, curves are drawn by the graphics card instead of as vectors."""
+MOST_CURVES = 200
+"""Trials drawn, beyond which more lines only hide each other; somewhat more where several states are rare."""
 
 
 class Curves(NamedTuple):
@@ -34,10 +44,12 @@ class Curves(NamedTuple):
 
 
 class LearningCurves(NamedTuple):
-    """All epochs of all trials."""
+    """All epochs of the trials, or of an even sample over their losses in each state where there are many."""
 
     groups: dict[str, Curves]
     """By state, in the order of `words.STATES`; a state without a finished epoch is not in it."""
+    trials: dict[str, int]
+    """Trials with a finished epoch by state, drawn or not."""
     best: Curves | None
     rungs: list[int]
     """Epochs at which trials are compared."""
@@ -48,16 +60,16 @@ class LearningCurves(NamedTuple):
 
 def learning_curves_data(sweep: Sweep) -> LearningCurves:
     """Curves of `val_loss` in nats per token."""
-    rows = sweep.epochs[["trial_id", "epoch", "val_loss"]].merge(sweep.trials[["trial_id", "state"]], on="trial_id")
-    groups = {
-        state: end_to_end(rows[rows["state"] == state], "val_loss")
-        for state in STATES
-        if (rows["state"] == state).any()
-    }
+    rows = sweep.epochs[["trial_id", "epoch", "val_loss"]]
+    trials = sweep.trials[sweep.trials["trial_id"].isin(rows["trial_id"].unique())]
+    drawn = rows.merge(sampled(trials, MOST_CURVES)[["trial_id", "state"]], on="trial_id")
     first = leader(sweep)
     finite = rows.loc[np.isfinite(rows["val_loss"]), "val_loss"].to_numpy()
+    counts = trials["state"].value_counts()
+    present = [state for state in STATES if state in counts]
     return LearningCurves(
-        groups,
+        {state: end_to_end(drawn[drawn["state"] == state], "val_loss") for state in present},
+        {state: int(counts[state]) for state in present},
         None if first is None else end_to_end(rows[rows["trial_id"] == first], "val_loss"),
         rung_epochs(sweep.spec),
         float(finite.min()) if finite.size else np.nan,
@@ -66,22 +78,23 @@ def learning_curves_data(sweep: Sweep) -> LearningCurves:
 
 
 def learning_curves(sweep: Sweep) -> go.Figure:
-    """One line per trial, coloured by how it ended, the best trial on top; dotted lines at the rungs."""
+    """One line per trial, coloured by how it ended, the best trial on top; dotted lines at the rungs.
+
+    The last point of each line tells how the trial ended by its shape as well.
+    """
     data = learning_curves_data(sweep)
     figure = base(440)
-    points = sum(len(curves.values) for curves in data.groups.values())
-    kind = go.Scattergl if points > MOST_VECTOR_POINTS else go.Scatter
     for state, curves in data.groups.items():
-        name, colour = f"{STATES[state]} ({curves.trials:,})", STATE_COLOURS[state]
-        faint = float(np.clip(40 / curves.trials, 0.15, 0.85))
-        lines = _lines(kind, curves, name, colour, 1.3)
+        drawn = "" if curves.trials == data.trials[state] else f"{curves.trials:,} of "
+        name, colour = f"{STATES[state]} ({drawn}{data.trials[state]:,})", STATE_COLOURS[state]
+        faint = float(np.clip(40 / curves.trials, 0.25, 0.85))
+        lines = _lines(curves, name, colour, 1.3)
         figure.add_trace(lines.update(opacity=faint, legendgroup=state, showlegend=False))
-        ends = kind(**_points(curves.ends()), mode="markers", name=name, marker={"color": colour, "size": 5})
+        marker = {"color": colour, "size": 6, "symbol": STATE_SYMBOLS[state], "line": {"color": colour, "width": 1.3}}
+        ends = go.Scatter(**_points(curves.ends()), mode="markers", name=name, marker=marker)
         figure.add_trace(ends.update(legendgroup=state))
     if data.best:
-        figure.add_trace(
-            _lines(go.Scatter, data.best, f"best (trial {html.escape(data.best.trial_ids[0])})", ACCENT, 3)
-        )
+        figure.add_trace(_lines(data.best, f"best (trial {html.escape(data.best.trial_ids[0])})", ACCENT, 3))
     for rung in data.rungs:
         figure.add_vline(rung, line={"width": 1, "dash": "dot", "color": MUTED})
     figure.update_yaxes(title_text="val loss (nats per token)")
@@ -102,8 +115,8 @@ def end_to_end(rows: pd.DataFrame, column: str) -> Curves:
     return Curves(np.insert(ids, starts, np.array(None)), epochs, values)
 
 
-def _lines(kind: Any, curves: Curves, name: str, colour: str, width: float) -> Any:
-    return kind(**_points(curves), mode="lines", name=name, line={"color": colour, "width": width})
+def _lines(curves: Curves, name: str, colour: str, width: float) -> go.Scatter:
+    return go.Scatter(**_points(curves), mode="lines", name=name, line={"color": colour, "width": width})
 
 
 def _points(curves: Curves) -> dict[str, Any]:

@@ -29,6 +29,21 @@ STATE_COLOURS = {
     "failed": "#e69f00",
 }
 
+STATE_SYMBOLS = {
+    "completed": "circle",
+    "stopped": "circle-open",
+    "running": "triangle-right",
+    "interrupted": "triangle-right-open",
+    "diverged": "x-thin",
+    "infeasible": "cross-thin",
+    "crashed": "cross-thin",
+    "failed": "cross-thin",
+}
+"""The same without colour. The thin ones show by their outline alone."""
+
+LEAST_SAMPLED = 20
+"""Trials of each state that a sample holds, where there are so many."""
+
 LOSS_SCALE = ["#472c7a", "#3b518b", "#2c718e", "#21908d", "#27ad81", "#5cc863", "#aadc32"]
 """Viridis without its ends, which vanish on black or white. Low losses take the dark end; a dark page turns it."""
 
@@ -51,6 +66,22 @@ def outcome(trials: pd.DataFrame) -> np.ndarray:
     """`full` for trials at full fidelity, `failed` for those in a state of `FAILED`, `partial` for all others."""
     ended = np.where(trials["state"].isin(FAILED), "failed", "partial")
     return np.where(trials["full_fidelity"], "full", ended)
+
+
+def sampled(trials: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Trials to draw where all of them would be too many: about `most`, each state by its share.
+
+    Of each state every so many-th by rising loss, the lowest and the highest among them, the first of those without a
+    loss; always the same trials. In the order of `trials`.
+    """
+    if len(trials) <= most:
+        return trials
+    kept = []
+    for _, group in trials.groupby("state"):
+        share = max(LEAST_SAMPLED, most * len(group) // len(trials))
+        places = np.unique(np.linspace(0, len(group) - 1, min(share, len(group))).round().astype(int))
+        kept += group["value"].sort_values(kind="stable").index[places].tolist()
+    return trials.loc[sorted(kept)]
 
 
 def base(height: int, **layout: Any) -> go.Figure:
