@@ -104,13 +104,16 @@ def data_law(sweeps: Sweep | Sequence[Sweep]) -> DataLaw | None:
 def _varies(sweeps: Sequence[Sweep]) -> bool:
     if any(DATA in sweep.searched for sweep in sweeps):
         return True
-    return len({round(tokens) for sweep in sweeps for tokens in _tokens(sweep).head(1)}) > 1
+    return len({round(tokens) for sweep in sweeps for tokens in _of_an_epoch(sweep.epochs.tail(1))}) > 1
 
 
 def _tokens(sweep: Sweep) -> pd.Series:
     """Training tokens of one epoch, by trial."""
-    last = sweep.epochs.groupby("trial_id").last()
-    return (last["tokens"] / last["epoch"]).astype("float64").round()
+    return _of_an_epoch(sweep.epochs.groupby("trial_id")[["tokens", "epoch"]].last())
+
+
+def _of_an_epoch(rows: pd.DataFrame) -> pd.Series:
+    return (rows["tokens"] / rows["epoch"]).astype("float64").round()
 
 
 def _alike(sweeps: Sequence[Sweep]) -> tuple[set[int], list[str]]:

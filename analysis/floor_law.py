@@ -223,10 +223,13 @@ class _Fit:
         curves = []
         for exponent in [*-np.geomspace(-interval[0], -interval[1], 25), self.best.exponent]:
             middle = self.profile(float(exponent))
-            low, high = _reach(lambda r, e=middle.exponent: self.curve(e, r).rest, RATIOS, middle.ratio, self.most)
+            low, high = self._ratios(middle)
             ratios = np.linspace(max(low, 0.0), min(high, RATIOS[-1]), 9)
             curves += [middle, *(self.curve(middle.exponent, float(ratio)) for ratio in ratios)]
         return [(curve, math.sqrt(max(0.0, self.most - curve.rest) / len(self.x))) for curve in curves]
+
+    def _ratios(self, middle: _Curve) -> Interval:
+        return _reach(lambda ratio: self.curve(middle.exponent, ratio).rest, RATIOS, middle.ratio, self.most)
 
 
 def _lowest(function: Callable[[float], float], low: float, high: float) -> float:
