@@ -16,7 +16,7 @@ _UNCOMPARED = ("name", "description", "parameters", "points")
 class Difference(NamedTuple):
     path: str
     texts: list[str]
-    """How each of the sweeps has it, empty where it has not."""
+    """How each of the sweeps has it, empty where it has not, "not known" without a sweep file that can be read."""
 
 
 def differences(sweeps: Sequence[Sweep]) -> list[Difference]:
@@ -24,10 +24,13 @@ def differences(sweeps: Sequence[Sweep]) -> list[Difference]:
 
     What extensions changed counts as changed; a searched key is described by its range.
     """
-    found = [_settings(sweep) for sweep in sweeps]
-    paths = dict.fromkeys(path for settings in found for path in settings)
-    rows = [Difference(path, [settings.get(path, "") for settings in found]) for path in paths]
-    return [row for row in rows if len(set(row.texts)) > 1]
+    found = [_settings(sweep) if sweep.spec else None for sweep in sweeps]
+    paths = dict.fromkeys(path for settings in found if settings for path in settings)
+    rows = [
+        Difference(path, ["not known" if settings is None else settings.get(path, "") for settings in found])
+        for path in paths
+    ]
+    return [row for row in rows if len({*row.texts} - {"not known"}) > 1]
 
 
 def _settings(sweep: Sweep) -> dict[str, str]:

@@ -20,6 +20,7 @@ from sweep_folders import (
     write_files,
     write_sweep,
 )
+from test_report import EVIL, Visit, browser  # noqa: F401
 
 import analysis
 from analysis import Sweep, figures
@@ -227,5 +228,25 @@ def test_the_page_of_sweeps_in_any_state(tmp_path: Path) -> None:
     assert content["fairness"]["comparable"] is None
     assert answer(content, "state")[:2] == ["finished", "killed"]
     assert "It is not known whether the losses of" in content["answers"][0]
+    assert [row["texts"][-1] for row in content["differences"]] == ["not known"] * len(content["differences"])
     with pytest.raises(ValueError, match="at least two"):
         analysis.compare(sweeps[:1])
+
+
+def test_the_page_in_a_browser(tmp_path: Path, browser: Any) -> None:  # noqa: F811
+    name = EVIL.replace("/", "")
+    spec = SPEC | {"model": SPEC["model"] | {"<b>x</b>": EVIL}}
+    sweeps = [sweep(tmp_path / "a", realistic_trials(20)), sweep(tmp_path / name, realistic_trials(20, 6, 1), spec)]
+    visit = Visit(browser, analysis.write_comparison(sweeps, tmp_path / "out"))
+    assert visit.complaints == []
+    assert [url for url in visit.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert len(visit.points()) == 3
+    assert all(visit.points())
+    assert visit.texts("h1") == [f"a and {name}"]
+    assert any(name in text for text in visit.texts("#curves .legendtext"))
+    assert any(EVIL[:100] in text for text in visit.texts("#settings td"))
+    assert "model.<b>x</b>" in visit.texts("#settings td")
+    assert visit.tab.evaluate("window.hacked") is None
+    visit.tab.set_viewport_size({"width": 390, "height": 800})
+    visit.tab.wait_for_function("document.querySelector('#curves .main-svg').clientWidth < 390")
+    assert visit.tab.evaluate("document.documentElement.scrollWidth") == 390

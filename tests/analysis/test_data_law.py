@@ -99,6 +99,10 @@ def test_too_few_amounts_and_none(tmp_path: Path) -> None:
     assert "early_terminate.within: corpus.max_samples" in text
     assert "Perplexity falls" not in text
     assert analysis.summary(sweep)["data_law"]["extrapolation"] == []
+    stopped = [trial for trial in searched_trials() if trial.state == "stopped"]
+    unfinished = analysis.data_law(analysis.load(write_sweep(tmp_path / "stopped", stopped, SEARCHED)))
+    assert unfinished is not None
+    assert unfinished.law.n == 0
     begun = analysis.load(write_sweep(tmp_path / "begun", [], SEARCHED, end=None))
     assert analysis.summary(begun)["data_law"]["points"] == []
     assert figures.ppl_tokens_data(begun) is None
