@@ -22,6 +22,7 @@ from .summary import summary
 if TYPE_CHECKING:
     from . import figures
     from .comparison import compare
+    from .lr_fit import fit_lr_batch_law, fit_lr_size_law
     from .report import write_comparison, write_report
 
 __all__ = [
@@ -40,6 +41,8 @@ __all__ = [
     "failures",
     "figures",
     "fit_floor_law",
+    "fit_lr_batch_law",
+    "fit_lr_size_law",
     "fit_power_law",
     "load",
     "rung_epochs",
@@ -54,6 +57,8 @@ def __getattr__(name: str) -> Any:
     """The figures and the report, once they are asked for: plotly alone takes longer to load than `status` may."""
     if name == "figures":
         return import_module(".figures", __name__)
+    if name in ("fit_lr_batch_law", "fit_lr_size_law"):
+        return getattr(import_module(".lr_fit", __name__), name)
     if name == "compare":
         return import_module(".comparison", __name__).compare
     if name in ("write_comparison", "write_report"):

@@ -18,6 +18,7 @@ def answers(sweep: Sweep, test_loss: float | None = None) -> list[str]:
     found = ["No trial has been created yet."]
     if not sweep.trials.empty:
         found = [*_on_best(content), *_on_plateau(content), *_on_margin(content), *_on_test(content)]
+        found += [sentence for law in content["lr_laws"] for sentence in law["sentences"]]
         found += content["data_law"]["sentences"] if content["data_law"] else []
         found += _on_trials(content)
     said = [*found, *incident_sentences(content["incidents"]), *_on_status(sweep)]

@@ -12,6 +12,7 @@ from .data_law import data_law
 from .failures import failures
 from .incidents import incidents
 from .load import Sweep
+from .lr_words import law_summary, lr_laws
 from .plateau import SIGNALS, plateau_summary
 from .rungs import survival
 from .tables import absent, configured
@@ -57,6 +58,7 @@ def summary(sweep: Sweep, test_loss: float | None = None, k: int = 10) -> dict[s
         "margin": ranking.margin,
         "noise": ranking.noise,
         "plateau": plateau_summary(sweep),
+        "lr_laws": [law_summary(law) for law in lr_laws(sweep)],
         "data_law": on_data.numbers() if on_data else None,
         "test_loss": test_loss,
         "test_ppl": None if test_loss is None else _perplexity(test_loss),

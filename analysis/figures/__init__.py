@@ -16,6 +16,7 @@ from .comparison import (
 from .curves import LearningCurves, learning_curves, learning_curves_data
 from .data_law import PplTokens, ppl_tokens, ppl_tokens_data
 from .lr_batch import LrBatch, lr_batch, lr_batch_data
+from .lr_law import Bowl, LawLines, batch_law, bowls_data, bowls_figure, law_figure, law_lines_data
 from .parallel import ParallelCoordinates, parallel_coordinates, parallel_coordinates_data
 from .signals import (
     MOST_LINES,
@@ -31,7 +32,9 @@ from .survival import rung_survival, rung_survival_data
 
 __all__ = [
     "MOST_LINES",
+    "Bowl",
     "Figure",
+    "LawLines",
     "LearningCurves",
     "Line",
     "LrBatch",
@@ -42,8 +45,13 @@ __all__ = [
     "Slice",
     "anytime",
     "anytime_data",
+    "batch_law",
     "best_curves",
     "best_curves_data",
+    "bowls_data",
+    "bowls_figure",
+    "law_figure",
+    "law_lines_data",
     "learning_curves",
     "learning_curves_data",
     "lr_batch",

@@ -10,6 +10,7 @@ from ..best import best
 from ..load import Sweep
 from ..words import shown
 from .axes import log_ticks
+from .lr_law import batch_law, draw_law, law_lines_data
 from .style import ACCENT, LOSS_SCALE, MUTED, base, colour_bar, hover_lines, leader, outcome, upper_frame
 
 
@@ -71,6 +72,10 @@ def lr_batch(sweep: Sweep) -> go.Figure:
                     marker=marker | ({"color": data.loss[chosen]} if name == "full" else {}),
                 )
             )
+    law = batch_law(sweep)
+    lines = None if law is None else law_lines_data(law)
+    if lines is not None:
+        draw_law(figure, lines)
     winners = np.isin(data.trial_ids, list(data.best_per_batch.values()))
     _ring(figure, data, winners, "best of its batch size", MUTED, 1.5)
     _ring(figure, data, data.trial_ids == data.best, "best of all", ACCENT, 3)

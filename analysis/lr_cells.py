@@ -1,0 +1,123 @@
+"""Which trials say anything about the best learning rate, as numbers to fit."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from .bowls import Cells, Floats
+from .tables import absent
+
+LR = "training.lr"
+MOST_LEVELS = 8
+"""Different values up to which a setting that is no number is told apart."""
+
+
+class Group(NamedTuple):
+    """The trials of one size."""
+
+    lowest: float
+    """Lowest learning rate of those that ran to their end; NaN without any, as the highest."""
+    highest: float
+    diverged: float
+    """Lowest learning rate that diverged above the best of them; NaN without one."""
+    trials: int
+
+
+class Left(NamedTuple):
+    """What the cells do not hold."""
+
+    sizes: Floats
+    """In ascending order, of all trials."""
+    groups: list[Group]
+    excluded: dict[str, int]
+
+
+def cells_of(trials: pd.DataFrame, against: str) -> tuple[Cells, Left]:
+    """One cell for each configuration that ran to its end; `z` is ln of the size, not centred.
+
+    Stopped trials stay out: losses after fewer epochs are no losses of the same budget, and pooling them makes an
+    exponent that changes with training confidently wrong. Diverged ones have no loss, and bound the best rate instead.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    if missing := [name for name in ("lr", "value", against) if name not in trials]:
+        raise ValueError(f"trials need the columns lr, value and {against}; missing: {', '.join(missing)}")
+    # The tables of several sweeps have the same row names.
+    trials = trials.reset_index(drop=True)
+    table = pd.DataFrame({name: pd.to_numeric(trials[name], errors="coerce") for name in ("lr", "value")})
+    table["size"] = pd.to_numeric(trials[against], errors="coerce")
+    state = trials["state"] if "state" in trials else pd.Series("completed", trials.index)
+    whole = trials["full_fidelity"].astype(bool) if "full_fidelity" in trials else state == "completed"
+    known = (table[["lr", "size"]] > 0).all(axis=1) & np.isfinite(table[["lr", "size"]]).all(axis=1)
+    fit = known & whole & np.isfinite(table["value"]) & (state != "diverged")
+    excluded = {
+        "diverged": int((state == "diverged").sum()),
+        "not trained to the end": int((~fit & (state != "diverged")).sum()),
+    }
+    sizes = np.unique(table.loc[known, "size"].to_numpy(dtype=float))
+    groups = [_group(table[fit & (table["size"] == size)], table[_at(table, known, state, size)]) for size in sizes]
+    return _cells(trials[fit], table[fit], against), Left(sizes, groups, excluded)
+
+
+def _at(table: pd.DataFrame, known: pd.Series, state: pd.Series, size: float) -> pd.Series:
+    return known & (state == "diverged") & (table["size"] == size)
+
+
+def _group(whole: pd.DataFrame, diverged: pd.DataFrame) -> Group:
+    if whole.empty:
+        return Group(math.nan, math.nan, float(diverged["lr"].min()) if len(diverged) else math.nan, 0)
+    best = float(whole.loc[whole["value"].idxmin(), "lr"])
+    above = diverged.loc[diverged["lr"] > best, "lr"]
+    bound = float(above.min()) if len(above) else math.nan
+    return Group(float(whole["lr"].min()), float(whole["lr"].max()), bound, len(whole))
+
+
+def _cells(trials: pd.DataFrame, table: pd.DataFrame, against: str) -> Cells:
+    names = trials["config_id"] if "config_id" in trials else pd.Series(range(len(trials)), trials.index)
+    controls = _controls(trials, against)
+    keyed = table.assign(name=names.astype(str), **{f"c{i}": column for i, column in enumerate(controls.T)})
+    # Weak learners of one configuration may stand in two sweeps with other bases: their learning rates tell them apart.
+    by = keyed.groupby(["name", "lr", "size"], sort=True)
+    mean = by.mean()
+    x, z = (np.log(mean.index.get_level_values(each).to_numpy(dtype=float)) for each in ("lr", "size"))
+    columns = mean[[name for name in mean if name.startswith("c")]].to_numpy(dtype=float)
+    return Cells(x, z, mean["value"].to_numpy(dtype=float), by.size().to_numpy(dtype=float), columns, columns)
+
+
+def _controls(trials: pd.DataFrame, against: str) -> Floats:
+    """The other settings that differ, as columns of mean 0: numbers in their own scale, anything else as levels."""
+    mine = ("model.",) if against == "model_size" else ()
+    paths = [path for path in trials if "." in str(path) and path not in (LR, against)]
+    columns: list[Floats] = []
+    for path in paths:
+        if not str(path).startswith(mine or ("\0",)):
+            columns += _columns(trials[path].tolist())
+    wide = np.column_stack(columns) if columns else np.empty((len(trials), 0))
+    return wide - wide.mean(axis=0) if len(wide) else wide
+
+
+def _columns(values: list[Any]) -> list[Floats]:
+    here = [value for value in values if not absent(value)]
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in here):
+        numbers = np.array([math.nan if absent(value) else float(value) for value in values])
+        there = np.isfinite(numbers)
+        if len(np.unique(numbers[there])) > 2:
+            seen = numbers[there]
+            scaled = np.log(numbers) if seen.min() > 0 and seen.max() >= 10 * seen.min() else numbers
+            spread = (scaled - scaled[there].mean()) / scaled[there].std()
+            gone = [] if there.all() else [(~there).astype(float)]
+            return [np.where(there, spread, 0.0), *gone]
+    return _levels([str(value) for value in values])
+
+
+def _levels(texts: list[str]) -> list[Floats]:
+    """A column for every value but the most frequent one; rare values beyond the most share one."""
+    counts: Mapping[str, int] = pd.Series(texts, dtype=object).value_counts().to_dict()
+    names = list(counts)[1:MOST_LEVELS]
+    found = [np.array([float(text == name) for text in texts]) for name in names]
+    rest = set(list(counts)[MOST_LEVELS:])
+    return found + ([np.array([float(text in rest) for text in texts])] if rest else [])
