@@ -19,6 +19,7 @@ def answers(sweep: Sweep, test_loss: float | None = None) -> list[str]:
     if not sweep.trials.empty:
         found = [*_on_best(content), *_on_plateau(content), *_on_margin(content), *_on_test(content)]
         found += [sentence for law in content["lr_laws"] for sentence in law["sentences"]]
+        found += _on_next(content)
         found += content["data_law"]["sentences"] if content["data_law"] else []
         found += _on_trials(content)
     said = [*found, *incident_sentences(content["incidents"]), *_on_status(sweep)]
@@ -153,6 +154,13 @@ def _on_test(content: Mapping[str, Any]) -> list[str]:
         f"On the test split, which played no part in the choice, its loss is {digits(content['test_loss'])}, "
         f"perplexity {_ppl(content['test_ppl'])}."
     ]
+
+
+def _on_next(content: Mapping[str, Any]) -> list[str]:
+    if not content["next"]:
+        return []
+    points = counted(len(content["next"]["points"]), "further trial")
+    return [f"{points} that would tell more stand in next.yaml beside the report; `search` runs that file."]
 
 
 def _on_trials(content: Mapping[str, Any]) -> list[str]:

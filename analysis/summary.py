@@ -14,6 +14,7 @@ from .incidents import incidents
 from .load import Sweep
 from .lr_words import law_summary, lr_laws
 from .plateau import SIGNALS, plateau_summary
+from .proposal import proposal
 from .rungs import survival
 from .tables import absent, configured
 from .untrusted import read_mapping
@@ -59,6 +60,7 @@ def summary(sweep: Sweep, test_loss: float | None = None, k: int = 10) -> dict[s
         "noise": ranking.noise,
         "plateau": plateau_summary(sweep),
         "lr_laws": [law_summary(law) for law in lr_laws(sweep)],
+        "next": proposal(sweep),
         "data_law": on_data.numbers() if on_data else None,
         "test_loss": test_loss,
         "test_ppl": None if test_loss is None else _perplexity(test_loss),
