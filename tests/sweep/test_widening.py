@@ -1,17 +1,24 @@
 """A grid that is widened where its best value lies on an edge: which value follows, and when."""
 
 import math
+import os
+import signal
 
 import pytest
 from sweeping import result
 
+from tune_newllm.data.corpora import prepare
 from tune_newllm.errors import SpecError, UsageError
+from tune_newllm.records import TrialStarted
+from tune_newllm.sweep import engine
 from tune_newllm.sweep.driver import Driver
 from tune_newllm.sweep.extension import apply, extension
+from tune_newllm.sweep.folder import SweepFolder
+from tune_newllm.sweep.history import History
 from tune_newllm.sweep.loading import parse_spec
 from tune_newllm.sweep.source import parse_yaml
 from tune_newllm.sweep.tuning import DriverSearcher
-from tune_newllm.sweep.widening import most_widened
+from tune_newllm.sweep.widening import most_widened, widened
 
 GRID = """\
 training: {epochs: 1}
@@ -153,6 +160,14 @@ def test_the_search_waits_while_a_group_may_still_be_widened(make_driver):
     assert searcher.suggest("late") == searcher.FINISHED
 
 
+def test_a_group_of_which_a_value_is_missing_is_not_judged(make_driver):
+    driver, _ = make_driver(ONE)
+    run(driver, lambda rate: rate)
+    whole = list(driver.history.suggestions.values())[:3]
+    assert widened(driver.spec, whole) == {"training.lr": 0.0005}
+    assert widened(driver.spec, whole[:1] + whole[2:]) is None
+
+
 def test_run_cap_caps_what_is_added_and_an_extension_raises_it(make_driver):
     driver, _ = make_driver(ONE + "run_cap: 4\n")
     assert run(driver, lambda rate: rate) == [0.001, 0.002, 0.004, 0.0005]
@@ -206,3 +221,37 @@ def test_the_most_that_can_be_added_counts_every_group_once():
     lists = [{"training.batch_size": size, "training.lr": rate} for size in (8, 16) for rate in (0.001, 0.002, 0.004)]
     assert most_widened(spec, lists) == 4
     assert most_widened(parse_spec(parse_yaml(GRID.replace(", widen: 2", ""), "sweep.yaml")), lists) == 0
+
+
+REAL = """\
+corpus: {name: toy, vocab_size: 100, window: 16}
+model: {embed_dim: 8, hidden_dim: 16, ctx_dim: 8, num_layers: 1}
+training: {epochs: 1, precision: fp32, device: cpu, batch_size: 64, micro_batch: 64}
+method: grid
+parameters:
+  training.lr: {values: [1e-5, 2e-5, 4e-5], widen: 2}
+  model.ctx_dim: {values: [4, 8]}
+seeds: 2
+resources: {cpus_per_trial: 1, max_concurrent: 2}
+"""
+
+
+def test_two_trials_at_once_are_widened_and_a_stop_in_between_changes_nothing(ray_address, tmp_path):
+    """Far below the optimum the loss falls with the rate, so both groups are widened to the end."""
+
+    def interrupt(record):
+        if isinstance(record, TrialStarted) and record.trial_id == "t0007-0":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    spec = parse_spec(parse_yaml(REAL, "sweep.yaml"))
+    stopped = engine.search(spec, prepare(spec.corpus), tmp_path / "sweep", ["x"], interrupt)
+    assert stopped.signal == signal.SIGINT
+    assert engine.resume(stopped.folder, ["x"], lambda record: None).finished
+    trials = list(History(SweepFolder.open(stopped.folder).read()).trials.values())
+    rates = [0.00001, 0.00002, 0.00004, 0.00008, 0.00016]
+    each = {(rate, size, seed) for rate in rates for size in (4, 8) for seed in (0, 1)}
+    found = [(*trial.parameters.values(), trial.created.replicate) for trial in trials]
+    assert set(found) == each
+    assert len(found) == len(each)
+    assert [trial.created.origin for trial in trials] == ["grid"] * 12 + ["widened"] * 8
+    assert {trial.state for trial in trials} == {"completed"}
