@@ -12,11 +12,13 @@ from .best import best
 from .differences import differences
 from .fairness import Fairness, fairness
 from .load import Sweep
+from .lr_law import BATCH
+from .power_law import ends, near
 from .questions import QUESTIONS
 from .summary import plain, summary
 from .untrusted import printable
 from .words import counted, digits
-from .yardstick import conjoined
+from .yardstick import by_value, conjoined
 
 
 class Standing(NamedTuple):
@@ -50,7 +52,7 @@ def compare(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     fair = fairness(sweeps, names)
     ranked = standings(sweeps, names) if fair.comparable is not False else []
     said = [*_on_fairness(fair, names), *_on_best(ranked, contents, names, fair), *fair.budget]
-    said += [*_on_work(sweeps, names, fair), *fair.notes]
+    said += [*_on_work(sweeps, names, fair), *_on_exponents(contents, names), *fair.notes]
     return {
         "names": [printable(name) for name in names],
         "answers": [printable(sentence) for sentence in said],
@@ -149,6 +151,25 @@ def _on_work(sweeps: Sequence[Sweep], names: Sequence[str], fair: Fairness) -> l
         return []
     texts = [f"{name} {digits(float(lowest[-1]))}" for name, lowest in reached]
     return [f"After {counted(common, 'epoch')} of all trials together the lowest loss was: {', '.join(texts)}."]
+
+
+def _on_exponents(contents: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """The exponents of the learning rate against the batch size, where two sweeps or more have one with an interval."""
+    laws = [next((law for law in content["lr_laws"] if law["against"] == BATCH), None) for content in contents]
+    found = [
+        (law["exponent"], tuple(law["interval"]), name) for law, name in zip(laws, names, strict=True) if _bounded(law)
+    ]
+    if len(found) < 2:
+        return []
+    texts = [f"{near(value, reach)} ({' to '.join(ends(reach))})" for value, reach, _ in found]
+    alike = max(reach[0] for _, reach, _ in found) <= min(reach[1] for _, reach, _ in found)
+    overlap = "the intervals overlap" if alike else "the intervals do not all overlap"
+    who = by_value(texts, [name for _, _, name in found])
+    return [f"The best learning rate goes with the batch size to the power of {who} (95 % intervals): {overlap}."]
+
+
+def _bounded(law: Mapping[str, Any] | None) -> bool:
+    return law is not None and law["interval"] is not None and None not in law["interval"]
 
 
 def _described(sweep: Sweep, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,6 +74,10 @@ def _plateau(content: Mapping[str, Any]) -> str:
     return f"left by {found['left']:,} of {found['trials']:,} trials{middle}"
 
 
+def _on_rates(content: Mapping[str, Any]) -> str:
+    return " ".join(law["sentences"][0] for law in content["lr_laws"])
+
+
 def _on_data(content: Mapping[str, Any]) -> str:
     return str(content["data_law"]["sentences"][0]) if content["data_law"] else ""
 
@@ -84,6 +88,7 @@ QUESTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "validation loss": _loss,
     "runner-up": _margin,
     "test loss": _test,
+    "learning rate": _on_rates,
     "perplexity against data": _on_data,
     "unigram plateau": _plateau,
     "trials": _trials,

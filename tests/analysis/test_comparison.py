@@ -144,6 +144,32 @@ def test_unequal_chances_are_said(tmp_path: Path) -> None:
     assert "b has the lowest validation loss, 3.9; a is 0.1 nats per token behind." in content["answers"]
 
 
+def scaled(power: float, seed: int) -> list[Trial]:
+    """A grid whose best learning rate goes with the batch size to a power."""
+    rng, trials = np.random.default_rng(seed), []
+    for batch in (8, 16, 32, 64, 128):
+        for lr in np.geomspace(2e-4, 3e-2, 9):
+            off = math.log(lr / (2.5e-3 * (batch / 32) ** power))
+            trials.append(Trial(lr_batch(float(lr), batch), [*FULL, 4 + 0.05 * off**2 + rng.normal(0, 0.004)]))
+    return trials
+
+
+def test_the_learning_rate_laws_side_by_side(tmp_path: Path) -> None:
+    sweeps = [sweep(tmp_path / f"s{at}", scaled(power, at)) for at, power in enumerate((0.5, 0.5, 0.0))]
+    content = analysis.compare(sweeps)
+    laws = [analysis.fit_lr_batch_law(each.trials) for each in sweeps]
+    said = next(text for text in content["answers"] if text.startswith("The best learning rate goes with"))
+    for at, law in enumerate(laws):
+        assert law.interval is not None
+        exponent = f"{law.exponent:.2f}".replace("-0.00", "0.00")
+        assert f"{exponent} ({law.interval[0]:.2f} to {law.interval[1]:.2f}) in s{at}" in said
+    assert said.endswith("(95 % intervals): the intervals do not all overlap.")
+    assert "square-root scaling fits" in answer(content, "learning rate")[0]
+    assert "no scaling fits" in answer(content, "learning rate")[2]
+    overlapping = analysis.compare(sweeps[:2])["answers"]
+    assert any(text.endswith("(95 % intervals): the intervals overlap.") for text in overlapping)
+
+
 def test_searched_ranges_are_settings_too(tmp_path: Path) -> None:
     lr = {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2}
     fixed = SPEC | {"parameters": {"training.lr": lr}, "points": [{"training.lr": 1e-3}]}

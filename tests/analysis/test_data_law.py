@@ -61,9 +61,11 @@ def test_the_best_of_each_amount_makes_the_law(tmp_path: Path) -> None:
     assert found.points["texts"].tolist() == [*SIZES]
     by_hand = analysis.fit_power_law([*SIZES.values()], [math.exp(law(texts)) for texts in SIZES])
     assert found.law.interval == pytest.approx(by_hand.interval)
+    assert found.points["loss"].tolist() == pytest.approx([law(texts) for texts in SIZES])
     assert (found.epochs, found.cautions) == (2, [])
     said = by_hand.verdict
     assert said.startswith("Perplexity falls as tokens^-0.30 (")
+    assert found.sentences == [said], "and nothing of a floor that may be none"
     assert said in analysis.answers(sweep)
     content = analysis.summary(sweep)["data_law"]
     json.dumps(content, allow_nan=False)
@@ -86,6 +88,7 @@ def test_seeds_are_averaged_and_other_lengths_left_out(tmp_path: Path) -> None:
     found = analysis.data_law(analysis.load(write_sweep(tmp_path / "s", trials, spec)))
     assert found is not None
     assert found.points["ppl"].tolist() == pytest.approx([math.exp(law(texts)) for texts in (100, 200, 400)])
+    assert found.points["loss"].tolist() == pytest.approx([law(texts) for texts in (100, 200, 400)])
     assert found.points["replicates"].tolist() == [2, 2, 2]
     assert found.cautions[0] == "1 configuration trained for a number of epochs other than 2 does not count."
     assert "3 of 3 amounts of data have one finished configuration only" in found.cautions[1]
