@@ -12,9 +12,10 @@ from ..lr_law import BATCH, EXPONENTS, LrLaw
 from ..lr_words import lr_laws
 from ..words import digits, shown
 from .axes import log_ticks
-from .style import ACCENT, LOSS_SCALE, MUTED, base, upper_frame
+from .style import LOSS_SCALE, MUTED, base, upper_frame
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "cross")
+LAW = "#0072b2"
 _POINTS = 33
 _DASHES = ("dot", "dash", "dashdot")
 AXES = {BATCH: "batch size (sequences)", "model_size": "parameters"}
@@ -83,7 +84,7 @@ def draw_law(figure: go.Figure, data: LawLines) -> None:
     for (name, lr), dash in zip(data.references.items(), _DASHES, strict=False):
         style = {"color": MUTED, "dash": dash, "width": 1.5}
         figure.add_trace(go.Scatter(x=data.sizes, y=lr, mode="lines", name=name, line=style, hoverinfo="skip"))
-    line = {"color": "#0072b2", "width": 2.5}
+    line = {"color": LAW, "width": 2.5}
     figure.add_trace(go.Scatter(x=data.sizes, y=data.lr, mode="lines", name="law", line=line, hoverinfo="skip"))
     size, lr, low, high = data.optima.T
     text = [
@@ -99,13 +100,13 @@ def draw_law(figure: go.Figure, data: LawLines) -> None:
             name="fitted optimum",
             text=text,
             hovertemplate="%{text}<extra></extra>",
-            marker={"symbol": "diamond", "size": 10, "color": ACCENT, "line": {"width": 1, "color": "white"}},
+            marker={"symbol": "diamond", "size": 11, "color": LAW, "line": {"width": 1.5, "color": "white"}},
             error_y={
                 "type": "data",
                 "symmetric": False,
                 "array": np.nan_to_num(high - lr),
                 "arrayminus": np.nan_to_num(lr - low),
-                "color": ACCENT,
+                "color": LAW,
                 "thickness": 1.5,
                 "width": 4,
             },

@@ -3,12 +3,25 @@
 from ..load import Sweep
 from ..markup import Section
 from .data import data
-from .laws import lr_batch, lr_size
+from .laws import bowls, lr_batch, lr_size
 from .provenance import provenance
 from .training import curves, signals, stopping
 from .trials import best_configurations, failed, parallel, slices
 
-_ORDER = (best_configurations, parallel, lr_batch, lr_size, data, slices, curves, signals, stopping, failed, provenance)
+_ORDER = (
+    best_configurations,
+    parallel,
+    lr_batch,
+    bowls,
+    lr_size,
+    data,
+    slices,
+    curves,
+    signals,
+    stopping,
+    failed,
+    provenance,
+)
 
 
 def sections(sweep: Sweep) -> list[Section]:

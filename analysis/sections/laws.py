@@ -5,7 +5,7 @@ from html import escape
 
 from .. import figures
 from ..load import Sweep
-from ..lr_law import BATCH, Interval, LrLaw
+from ..lr_law import BATCH, Interval, LrLaw, Optimum
 from ..lr_words import law_sentences, lr_laws
 from ..markup import Section, table
 from ..words import digits, shown
@@ -33,15 +33,18 @@ def lr_batch(sweep: Sweep) -> Section | None:
             " Diamonds are the fitted optima with 95 % intervals, the line is the law that joins them, the broken ones "
             "are what other laws would say from its middle on."
         )
-    drawn, captions = [figures.lr_batch(sweep)], [("Where the best learning rates are", "")]
-    drawn.append(figures.bowls_figure(sweep, law))
-    captions.append(
-        (
-            "How deep the optima are",
-            "Trials that ran to their end, and the bowls fitted to those near the lowest point: one shape for all.",
-        )
+    return Section("lr-batch", "Learning rate and batch size", guide, [figures.lr_batch(sweep)], body=_body(law))
+
+
+def bowls(sweep: Sweep) -> Section | None:
+    law = figures.batch_law(sweep)
+    if law is None or not figures.bowls_data(sweep, law):
+        return None
+    guide = (
+        "Trials that ran to their end, and where there are enough of them the bowls fitted to those near the lowest "
+        "points: one shape for all batch sizes."
     )
-    return Section("lr-batch", "Learning rate and batch size", guide, drawn, captions, body=_body(law))
+    return Section("bowls", "Loss by learning rate, for each batch size", guide, [figures.bowls_figure(sweep, law)])
 
 
 def lr_size(sweep: Sweep) -> Section | None:
@@ -62,17 +65,17 @@ def _body(law: LrLaw) -> str:
         ("best rate", "number"), ("95 % interval", ""), ("by the law", "number"), ("95 % interval", ""),
         ("diverged from", "number"), ("", ""),
     ]  # fmt: skip
-    cells = []
-    for each in law.optima:
-        advice = None if law.interval is None else law.predict(each.size)
-        cells.append(
-            [
-                shown(each.size), str(each.trials), _ends(each.tried), _rate(each.lr), _ends(each.interval),
-                "" if advice is None else _rate(advice.lr), "" if advice is None else _ends(advice.interval),
-                _rate(each.diverged), _POSITIONS[each.position],
-            ]
-        )  # fmt: skip
+    cells = [_row(law, each) for each in law.optima]
+    shown_at = [index for index, _ in enumerate(head) if any(row[index] for row in cells)]
+    head, cells = [head[index] for index in shown_at], [[row[index] for index in shown_at] for row in cells]
     return f'<div class="after">{said}</div>{table(head, cells)}{_facts(law)}'
+
+
+def _row(law: LrLaw, optimum: Optimum) -> list[str]:
+    advice = None if law.interval is None else law.predict(optimum.size)
+    own = [shown(optimum.size), str(optimum.trials), _ends(optimum.tried), _rate(optimum.lr), _ends(optimum.interval)]
+    by_law = ["", ""] if advice is None else [_rate(advice.lr), _ends(advice.interval)]
+    return [*own, *by_law, _rate(optimum.diverged), _POSITIONS[optimum.position]]
 
 
 def _facts(law: LrLaw) -> str:

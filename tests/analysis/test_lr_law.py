@@ -13,7 +13,7 @@ from scipy import optimize, stats
 from sweep_folders import realistic_trials, write_sweep
 
 import analysis
-from analysis import bowls
+from analysis import bowls, figures
 from analysis.lr_cells import cells_of
 from analysis.lr_fit import fit_lr_batch_law, fit_lr_size_law
 from analysis.lr_words import law_sentences
@@ -211,3 +211,24 @@ def test_law_of_a_sweep_in_summary_and_answers(tmp_path):
     assert content["exponent"] == pytest.approx(law.exponent)
     assert content["optima"][0]["by_law"]["lr"] == pytest.approx(law.predict(8).lr)
     assert set(law_sentences(law)) <= set(analysis.answers(sweep))
+
+
+def test_figures_show_the_law_and_its_bowls(tmp_path):
+    sweep = analysis.load(write_sweep(tmp_path / "sweep", realistic_trials(150)))
+    law = figures.batch_law(sweep)
+    lines = figures.law_lines_data(law)
+    assert lines.lr[[0, -1]].tolist() == pytest.approx([law.predict(8).lr, law.predict(128).lr])
+    assert (lines.low < lines.lr).all()
+    assert (lines.lr < lines.high).all()
+    # On log axes the reference laws are straight lines of slope 1/2 and 1 through the middle.
+    slopes = {name: np.polyfit(np.log(lines.sizes), np.log(lr), 1)[0] for name, lr in lines.references.items()}
+    assert slopes == pytest.approx({"square-root scaling": 0.5, "linear scaling": 1.0})
+    for bowl in figures.bowls_data(sweep, law):
+        lowest = bowl.curve_lr[np.argmin(bowl.curve_loss)]
+        assert math.log(lowest / bowl.best_lr) == pytest.approx(0, abs=0.1)
+        assert (
+            len(bowl.lr) == (sweep.trials["full_fidelity"] & (sweep.trials["training.batch_size"] == bowl.size)).sum()
+        )
+    drawn = {trace.name for trace in figures.lr_batch(sweep).data}
+    assert {"law", "95 % band", "fitted optimum", "square-root scaling", "linear scaling"} <= drawn
+    assert len(figures.bowls_figure(sweep, law).data) == 10
