@@ -13,7 +13,7 @@ from .differences import differences
 from .fairness import Fairness, fairness
 from .load import Sweep
 from .lr_law import BATCH
-from .power_law import ends, near
+from .power_law import Interval, ends, near
 from .questions import QUESTIONS
 from .summary import plain, summary
 from .untrusted import printable
@@ -155,10 +155,11 @@ def _on_work(sweeps: Sequence[Sweep], names: Sequence[str], fair: Fairness) -> l
 
 def _on_exponents(contents: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
     """The exponents of the learning rate against the batch size, where two sweeps or more have one with an interval."""
-    laws = [next((law for law in content["lr_laws"] if law["against"] == BATCH), None) for content in contents]
-    found = [
-        (law["exponent"], tuple(law["interval"]), name) for law, name in zip(laws, names, strict=True) if _bounded(law)
-    ]
+    found: list[tuple[float, Interval, str]] = []
+    for content, name in zip(contents, names, strict=True):
+        for law in content["lr_laws"]:
+            if law["against"] == BATCH and law["interval"] and None not in law["interval"]:
+                found.append((law["exponent"], (law["interval"][0], law["interval"][1]), name))
     if len(found) < 2:
         return []
     texts = [f"{near(value, reach)} ({' to '.join(ends(reach))})" for value, reach, _ in found]
@@ -166,10 +167,6 @@ def _on_exponents(contents: Sequence[Mapping[str, Any]], names: Sequence[str]) -
     overlap = "the intervals overlap" if alike else "the intervals do not all overlap"
     who = by_value(texts, [name for _, _, name in found])
     return [f"The best learning rate goes with the batch size to the power of {who} (95 % intervals): {overlap}."]
-
-
-def _bounded(law: Mapping[str, Any] | None) -> bool:
-    return law is not None and law["interval"] is not None and None not in law["interval"]
 
 
 def _described(sweep: Sweep, content: Mapping[str, Any]) -> dict[str, Any]:

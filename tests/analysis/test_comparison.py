@@ -52,7 +52,7 @@ def answer(content: dict[str, Any], question: str) -> list[str]:
 
 
 def test_the_same_questions_to_two_sweeps(tmp_path: Path) -> None:
-    one = sweep(tmp_path / "a", [Trial(lr_batch(1e-3, 8), [*FULL, 4.0]), Trial(lr_batch(2e-3, 8), [*FULL, 4.5])])
+    one = sweep(tmp_path / "a", [Trial(lr_batch(2e-3, 8), [*FULL, 4.5]), Trial(lr_batch(1e-3, 8), [*FULL, 4.0])])
     two = sweep(tmp_path / "b", [Trial(lr_batch(3e-3, 16), [*FULL, 4.2]), Trial(lr_batch(1e-3, 8), [5.0], None)])
     content = analysis.compare([two, one])
     json.dumps(content, allow_nan=False)
@@ -60,12 +60,12 @@ def test_the_same_questions_to_two_sweeps(tmp_path: Path) -> None:
     assert content["answers"] == [
         "a has the lowest validation loss, 4; b is 0.2 nats per token behind.",
         "No sweep trained a configuration with several seeds, so how much of that is chance is not known.",
-        "After 9 epochs of all trials together the lowest loss was: b 4.2, a 4.",
+        "After 9 epochs of all trials together the lowest loss was: b 4.2, a 4.5.",
     ]
     assert content["fairness"]["fair"]
     assert answer(content, "best configuration") == [
         "trial t0000: learning rate 0.003, batch size 16",
-        "trial t0000: learning rate 0.001, batch size 8",
+        "trial t0001: learning rate 0.001, batch size 8",
     ]
     assert answer(content, "validation loss") == [
         "4.2 (perplexity 66.69), epoch 8 of 8",
