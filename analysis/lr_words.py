@@ -5,7 +5,7 @@ from typing import Any
 
 from .load import Sweep
 from .lr_fit import fit_lr_law
-from .lr_law import BATCH, EXPONENTS, SIZE, Interval, LrLaw, Optimum
+from .lr_law import BATCH, EXPONENTS, SIZE, Interval, LrLaw, Optimum, Recommendation
 from .once import once
 from .words import digits, listed
 
@@ -91,14 +91,21 @@ def _number(exponent: float) -> str:
     return f"{exponent:.2f}"
 
 
+def recommendations(law: LrLaw) -> list[tuple[float, Recommendation]]:
+    """What the law says for every size that was measured, and for those twice and four times as far out."""
+    inside = [each.size for each in _inside(law)]
+    if law.interval is None or not inside:
+        return []
+    beyond = [inside[0] / 4, inside[0] / 2, inside[-1] * 2, inside[-1] * 4] if law.against == BATCH else []
+    sizes = sorted({*(each.size for each in law.optima), *(size for size in beyond if size >= 1)})
+    return [(size, law.predict(size)) for size in sizes]
+
+
 def law_summary(law: LrLaw) -> dict[str, Any]:
     """All numbers of a law."""
     content = {name: getattr(law, name) for name in ("against", "verdict", "reason", "exponent", "coefficient")}
     content |= {name: getattr(law, name) for name in ("interval", "p", "curvature", "noise", "n", "excluded")}
-    optima = []
-    for each in law.optima:
-        advice = None if law.interval is None else law.predict(each.size)
-        by_law = None if advice is None else {"lr": advice.lr, "interval": advice.interval}
-        optima.append(each._asdict() | {"by_law": by_law})
+    content |= {"optima": [each._asdict() for each in law.optima]}
+    content |= {"recommended": [{"size": size} | advice._asdict() for size, advice in recommendations(law)]}
     bend = None if law.bend is None else law.bend._asdict()
-    return content | {"bend": bend, "optima": optima, "sentences": law_sentences(law)}
+    return content | {"bend": bend, "sentences": law_sentences(law)}

@@ -6,7 +6,7 @@ from html import escape
 from .. import figures
 from ..load import Sweep
 from ..lr_law import BATCH, Interval, LrLaw, Optimum
-from ..lr_words import law_sentences, lr_laws
+from ..lr_words import law_sentences, lr_laws, recommendations
 from ..markup import Section, table
 from ..words import digits, shown
 
@@ -62,20 +62,33 @@ def _body(law: LrLaw) -> str:
     said = "".join(f"<p>{escape(sentence)}</p>" for sentence in law_sentences(law))
     head = [
         ("batch size" if law.against == BATCH else "parameters", "number"), ("trials", "number"), ("rates tried", ""),
-        ("best rate", "number"), ("95 % interval", ""), ("by the law", "number"), ("95 % interval", ""),
+        ("best rate", "number"), ("95 % interval", ""),
         ("diverged from", "number"), ("", ""),
     ]  # fmt: skip
-    cells = [_row(law, each) for each in law.optima]
+    cells = [_row(each) for each in law.optima]
     shown_at = [index for index, _ in enumerate(head) if any(row[index] for row in cells)]
     head, cells = [head[index] for index in shown_at], [[row[index] for index in shown_at] for row in cells]
-    return f'<div class="after">{said}</div>{table(head, cells)}{_facts(law)}'
+    return f'<div class="after">{said}</div>{table(head, cells)}{_advice(law)}{_facts(law)}'
 
 
-def _row(law: LrLaw, optimum: Optimum) -> list[str]:
-    advice = None if law.interval is None else law.predict(optimum.size)
+def _row(optimum: Optimum) -> list[str]:
     own = [shown(optimum.size), str(optimum.trials), _ends(optimum.tried), _rate(optimum.lr), _ends(optimum.interval)]
-    by_law = ["", ""] if advice is None else [_rate(advice.lr), _ends(advice.interval)]
-    return [*own, *by_law, _rate(optimum.diverged), _POSITIONS[optimum.position]]
+    return [*own, _rate(optimum.diverged), _POSITIONS[optimum.position]]
+
+
+def _advice(law: LrLaw) -> str:
+    """The law in numbers."""
+    rows = [
+        [shown(size), _rate(advice.lr), _ends(advice.interval), _beyond(advice.beyond)]
+        for size, advice in recommendations(law)
+    ]
+    name = "batch size" if law.against == BATCH else "parameters"
+    head = [(name, "number"), ("learning rate by the law", "number"), ("95 % interval", ""), ("", "")]
+    return f'<h3 class="after">Recommended learning rates</h3>{table(head, rows)}' if rows else ""
+
+
+def _beyond(times: float) -> str:
+    return "" if times < 1.01 else f"{digits(times, 2)} times beyond what was measured"
 
 
 def _facts(law: LrLaw) -> str:

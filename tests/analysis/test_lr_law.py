@@ -209,7 +209,10 @@ def test_law_of_a_sweep_in_summary_and_answers(tmp_path):
     law = fit_lr_batch_law(sweep.trials)
     content = analysis.summary(sweep)["lr_laws"][0]
     assert content["exponent"] == pytest.approx(law.exponent)
-    assert content["optima"][0]["by_law"]["lr"] == pytest.approx(law.predict(8).lr)
+    advised = {row["size"]: row for row in content["recommended"]}
+    assert list(advised) == [2, 4, 8, 16, 32, 64, 128, 256, 512]
+    assert advised[256]["lr"] == pytest.approx(law.coefficient * 256**law.exponent, rel=1e-3)
+    assert advised[256]["beyond"] == 2
     assert set(law_sentences(law)) <= set(analysis.answers(sweep))
 
 
