@@ -14,10 +14,12 @@ from plotly.offline import get_plotlyjs
 from tune_newllm.errors import FolderError
 
 from .answers import answers
+from .body import body
 from .comparison import compare
 from .figures.style import ACCENT
 from .load import Sweep
 from .markup import Section
+from .proposal import NEXT_FILE, next_file
 from .sections import sections
 from .sections.comparison import comparison_sections
 from .summary import summary
@@ -29,6 +31,8 @@ LONGEST_NAME = 80
 
 def write_report(sweep: Sweep, out: Path | str | None = None, test_loss: float | None = None) -> Path:
     """Write `report.html`, and beside it `trials.csv` and `summary.json`; each file is replaced in one step.
+
+    Where the law of learning rate and batch size is not determined, `next.yaml` holds the trials to run next.
 
     Args:
         out: the HTML file, or a folder to put all three into; the sweep's own folder if None.
@@ -42,20 +46,26 @@ def write_report(sweep: Sweep, out: Path | str | None = None, test_loss: float |
     """
     target = sweep.folder if out is None else Path(out)
     beside = {"trials.csv": _csv(sweep.trials), "summary.json": _json(summary(sweep, test_loss))}
-    return _write(target, beside, html(sweep, test_loss))
+    return _write(target, beside | {NEXT_FILE: next_file(sweep)}, html(sweep, test_loss))
 
 
 def _json(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _write(target: Path, beside: Mapping[str, str], text: str) -> Path:
-    """Write the page `target`, or into it where it is no HTML file, and the other files next to the page."""
+def _write(target: Path, beside: Mapping[str, str | None], text: str) -> Path:
+    """Write the page `target`, or into it where it is no HTML file, and the other files next to the page.
+
+    A file without content is one of an earlier report that no longer holds.
+    """
     page = target if target.suffix == ".html" else target / "report.html"
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         for name, content in beside.items():
-            _replace(page.with_name(name), content)
+            if content is None:
+                page.with_name(name).unlink(missing_ok=True)
+            else:
+                _replace(page.with_name(name), content)
         _replace(page, text)
     except OSError as error:
         raise FolderError(
@@ -116,31 +126,9 @@ def _page(title: str, about: str, said: Sequence[str], parts: Sequence[Section])
         about=f'<p class="about">{escape(about)}</p>' if about else "",
         answers="\n".join(f"<p>{escape(sentence)}</p>" for sentence in said),
         contents=" ".join(f'<a href="#{part.anchor}">{escape(part.title)}</a>' for part in parts),
-        sections="\n".join(_section(part) for part in parts),
+        sections=body(parts),
         plotly=get_plotlyjs(),
         accent=ACCENT,
-    )
-
-
-def _section(part: Section) -> str:
-    drawn = [_figure(figure, part.least_width) for figure in part.figures]
-    for index, (title, text) in enumerate(part.captions):
-        drawn[index] = (
-            f'<div class="panel"><h3>{escape(title)}</h3><p class="note">{escape(text)}</p>{drawn[index]}</div>'
-        )
-    figures = "\n".join(drawn)
-    if len(part.figures) > 1:
-        figures = f'<div class="grid">{figures}</div>'
-    guide = f'<p class="guide">{escape(part.guide)}</p>' if part.guide else ""
-    return f'<section id="{part.anchor}">\n<h2>{escape(part.title)}</h2>\n{guide}\n{figures}\n{part.body}</section>'
-
-
-def _figure(figure: Any, least_width: int) -> str:
-    # plotly's own JSON writes "<" and "/" as escapes, so no value can close the script element.
-    style = f' style="--least: {least_width}px"' if least_width else ""
-    return (
-        f'<div class="wide"><div class="figure"{style}></div>'
-        f'<script type="application/json">{figure.to_json(validate=False)}</script></div>'
     )
 
 

@@ -1,6 +1,7 @@
 """Learning curves: the validation loss after each epoch, one line per trial."""
 
 import html
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +16,8 @@ from .style import (
     MUTED,
     STATE_COLOURS,
     STATE_SYMBOLS,
-    as_markup,
     base,
+    hover_lines,
     leader,
     sampled,
     upper_frame,
@@ -84,17 +85,19 @@ def learning_curves(sweep: Sweep) -> go.Figure:
     """
     data = learning_curves_data(sweep)
     figure = base(440)
+    hover = _hover(sweep, [*data.groups.values(), *([data.best] if data.best else [])])
     for state, curves in data.groups.items():
         drawn = "" if curves.trials == data.trials[state] else f"{curves.trials:,} of "
         name, colour = f"{STATES[state]} ({drawn}{data.trials[state]:,})", STATE_COLOURS[state]
         faint = float(np.clip(40 / curves.trials, 0.25, 0.85))
-        lines = _lines(curves, name, colour, 1.3)
+        lines = _lines(curves, hover, name, colour, 1.3)
         figure.add_trace(lines.update(opacity=faint, legendgroup=state, showlegend=False))
         marker = {"color": colour, "size": 6, "symbol": STATE_SYMBOLS[state], "line": {"color": colour, "width": 1.3}}
-        ends = go.Scatter(**_points(curves.ends()), mode="markers", name=name, marker=marker)
+        ends = go.Scatter(**_points(curves.ends(), hover), mode="markers", name=name, marker=marker)
         figure.add_trace(ends.update(legendgroup=state))
     if data.best:
-        figure.add_trace(_lines(data.best, f"best (trial {html.escape(data.best.trial_ids[0])})", ACCENT, 3))
+        name = f"best (trial {html.escape(data.best.trial_ids[0])})"
+        figure.add_trace(_lines(data.best, hover, name, ACCENT, 3))
     for rung in data.rungs:
         figure.add_vline(rung, line={"width": 1, "dash": "dot", "color": MUTED})
     figure.update_yaxes(title_text="val loss (nats per token)")
@@ -115,15 +118,20 @@ def end_to_end(rows: pd.DataFrame, column: str) -> Curves:
     return Curves(np.insert(ids, starts, np.array(None)), epochs, values)
 
 
-def _lines(curves: Curves, name: str, colour: str, width: float) -> go.Scatter:
-    return go.Scatter(**_points(curves), mode="lines", name=name, line={"color": colour, "width": width})
+def _hover(sweep: Sweep, groups: Sequence[Curves]) -> dict[str | None, str | None]:
+    """What is shown of each trial."""
+    ids = list(dict.fromkeys(trial for curves in groups for trial in curves.trial_ids if trial is not None))
+    return {None: None, **dict(zip(ids, hover_lines(sweep, np.array(ids, dtype="object")), strict=True))}
 
 
-def _points(curves: Curves) -> dict[str, Any]:
-    template = "trial %{customdata}<br>epoch %{x}: val loss %{y:.4~g}<extra></extra>"
+def _lines(curves: Curves, hover: Mapping[str | None, str | None], name: str, colour: str, width: float) -> go.Scatter:
+    return go.Scatter(**_points(curves, hover), mode="lines", name=name, line={"color": colour, "width": width})
+
+
+def _points(curves: Curves, hover: Mapping[str | None, str | None]) -> dict[str, Any]:
     return {
         "x": curves.epochs,
         "y": curves.values,
-        "customdata": as_markup(curves.trial_ids),
-        "hovertemplate": template,
+        "customdata": np.array([hover[trial] for trial in curves.trial_ids], dtype="object"),
+        "hovertemplate": "%{customdata}<br>at epoch %{x}: val loss %{y:.4~g}<extra></extra>",
     }

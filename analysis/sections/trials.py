@@ -8,6 +8,7 @@ from .. import figures
 from ..best import best
 from ..failures import MEANINGS, failures
 from ..figures.style import varied
+from ..listing import listing_html
 from ..load import Sweep
 from ..markup import Section, kind, table
 from ..tables import absent
@@ -57,19 +58,22 @@ def _command(sweep: Sweep, trial_id: str) -> str:
 
 
 def parallel(sweep: Sweep) -> Section | None:
+    if sweep.trials.empty:
+        return None
     data = figures.parallel_coordinates_data(sweep)
     if data.best is None or not data.high > data.low or len(data.axes) < 2:
-        return None
+        return Section("trials", "Trials", "Click a trial for commands about it.", body=listing_html(sweep))
     guide = (
         "Each line is a trial, the orange one the best; colour is the validation loss. "
-        "Drag along an axis to keep only the lines that cross there; click the kept range to let go."
-        + _on_absence(sweep)
+        "Drag along an axis to keep only the lines that cross there; click the kept range to let go. "
+        "The table shows the trials that are kept: click one for commands about it." + _on_absence(sweep)
     )
     return Section(
         "parallel",
         "All settings at once",
         guide,
         [figures.parallel_coordinates(sweep)],
+        body=listing_html(sweep),
         least_width=150 + 105 * len(data.axes),
     )
 
