@@ -168,6 +168,11 @@ def test_a_group_of_which_a_value_is_missing_is_not_judged(make_driver):
     assert widened(driver.spec, whole[:1] + whole[2:]) is None
 
 
+def test_the_whole_grid_comes_first(make_driver):
+    driver, _ = make_driver(GRID + "run_cap: 7\n")
+    assert run(driver, lambda rate: rate) == [0.001, 0.002, 0.004] * 2 + [0.0005]
+
+
 def test_run_cap_caps_what_is_added_and_an_extension_raises_it(make_driver):
     driver, _ = make_driver(ONE + "run_cap: 4\n")
     assert run(driver, lambda rate: rate) == [0.001, 0.002, 0.004, 0.0005]
