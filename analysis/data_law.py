@@ -10,6 +10,7 @@ import pandas as pd
 from .best import best
 from .floor_law import FloorLaw, fit_floor_law
 from .load import Sweep
+from .plateau import plateau
 from .power_law import LEAST_SIZES, PowerLaw, Prediction, fit_power_law
 from .words import counted, label, listed
 from .yardstick import complete, conjoined, yardstick
@@ -96,7 +97,8 @@ def data_law(sweeps: Sweep | Sequence[Sweep]) -> DataLaw | None:
     tried = tried.sort_values(["tokens", "loss"], kind="stable", ignore_index=True)
     counts = tried.groupby("tokens")["tokens"].transform("size")
     points = tried.assign(configurations=counts).drop_duplicates("tokens").reset_index(drop=True)
-    cautions += [*left_out, *_on_models(several, points), *_on_choice(several, points)]
+    cautions += [*left_out, *_on_plateau(several, points), *_on_models(several, points)]
+    cautions += _on_choice(several, points)
     law, floor = fit_power_law(points["tokens"], points["ppl"]), fit_floor_law(points["tokens"], points["ppl"])
     return DataLaw(points.drop(columns="asked"), tried.drop(columns="asked"), law, floor, epochs, cautions)
 
@@ -163,6 +165,21 @@ def _equally_long(tried: pd.DataFrame) -> tuple[pd.DataFrame, int | None, list[s
             f"{counted(left, 'configuration')} trained for a number of epochs other than {chosen:g} {does} not count."
         ]
     return kept, int(chosen) or None, said
+
+
+def _on_plateau(sweeps: Sequence[Sweep], points: pd.DataFrame) -> list[str]:
+    """A warning where models count that learned little more than how often each word occurs."""
+    stuck = 0
+    for at, sweep in enumerate(sweeps):
+        trials = plateau(sweep)
+        never = trials.loc[trials["plateau_step"].isna(), "trial_id"]
+        stuck += int((points["trial_id"].isin(never) & (points["source"] == at)).sum())
+    if not stuck:
+        return []
+    return [
+        f"{stuck} of the {len(points)} models never left the unigram plateau: what they show is how fast training gets "
+        "there, not what more data is worth."
+    ]
 
 
 def _on_models(sweeps: Sequence[Sweep], points: pd.DataFrame) -> list[str]:

@@ -17,7 +17,7 @@ def data(sweep: Sweep) -> Section | None:
     trained = f", all trained for {counted(found.epochs, 'epoch')}" if found.epochs else ""
     guide = (
         f"Orange is the best configuration of each amount of data, of those that ran to their end{trained}; tokens are "
-        "the words predicted in one epoch."
+        "the words predicted in one epoch. In equal epochs more data also means more steps."
     )
     if not found.law.reason:
         guide += " The band holds 95 of 100 further measurements, if the law holds; dotted lines go beyond the data."

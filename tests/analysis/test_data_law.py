@@ -94,6 +94,16 @@ def test_seeds_are_averaged_and_other_lengths_left_out(tmp_path: Path) -> None:
     assert "3 of 3 amounts of data have one finished configuration only" in found.cautions[1]
 
 
+def test_models_at_word_frequencies_are_named(tmp_path: Path) -> None:
+    trials = [trial for trial in searched_trials() if trial.state == "completed"]
+    for trial in trials:
+        small = trial.parameters["corpus.max_samples"] < 300
+        trial.signals = [{**row, "dead_relu": 0.1, "plateau_step": None if small else 50} for row in trial.signals]
+    found = analysis.data_law(analysis.load(write_sweep(tmp_path / "s", trials, SEARCHED)))
+    assert found is not None
+    assert found.cautions[0].startswith("2 of the 4 models never left the unigram plateau:")
+
+
 def test_too_few_amounts_and_none(tmp_path: Path) -> None:
     two = [trial for trial in searched_trials() if trial.parameters["corpus.max_samples"] < 300]
     sweep = analysis.load(write_sweep(tmp_path / "two", two, SEARCHED))
