@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from ..best import best
 from ..failures import FAILED
 from ..load import Sweep
+from ..once import once
 from ..words import STATES, digits, label, shown
 
 ACCENT = "#d55e00"
@@ -51,6 +52,7 @@ MUTED = "#80868e"
 """Ink that can be read on white and on black, for figures shown outside the report, which sets its own."""
 
 
+@once
 def leader(sweep: Sweep) -> str | None:
     """The best trial, that of the best configuration with the lowest value, if any has a value."""
     first: list[str] = best(sweep, 1).trials["trial_id"].tolist()
@@ -148,13 +150,21 @@ def as_markup(texts: np.ndarray) -> np.ndarray:
 
 def hover_lines(sweep: Sweep, trial_ids: np.ndarray) -> np.ndarray:
     """One text for each of the trials with its whole configuration, safe to give to plotly as markup."""
-    rows = sweep.trials.set_index("trial_id", drop=False).loc[trial_ids]
+    lines: np.ndarray = _hover_lines(sweep).loc[trial_ids].to_numpy(dtype="object")
+    return lines.copy()
+
+
+@once
+def _hover_lines(sweep: Sweep) -> pd.Series:
+    """Of all trials, by their id: most figures show most of them."""
+    rows = sweep.trials
     columns = [_texts(rows["trial_id"], lambda trial: f"<b>trial {html.escape(str(trial))}</b>")]
     columns += [_texts(rows[path], partial(_setting, html.escape(label(path)))) for path in sweep.searched]
     values = _texts(rows["value"], lambda value: "no epoch finished" if pd.isna(value) else f"val loss {digits(value)}")
     ends = zip(values, rows["state"], rows["epochs"], strict=True)
     columns.append([f"{value}, {STATES[state]} after epoch {epochs}" for value, state, epochs in ends])
-    return np.array(["<br>".join(lines) for lines in zip(*columns, strict=True)], dtype="object")
+    lines = ["<br>".join(parts) for parts in zip(*columns, strict=True)]
+    return pd.Series(lines, index=rows["trial_id"].tolist(), dtype="object")
 
 
 def _setting(name: str, value: Any) -> str:
