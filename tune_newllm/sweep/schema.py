@@ -83,8 +83,9 @@ def _parameter(fields: Schema) -> Schema:
         }
         for name in distributions.DISTRIBUTIONS
     ]
-    told = (({"value"}, set()), ({"values"}, {"widen"}), ({"values", "probabilities"}, set()), ({"min", "max"}, set()))
-    inferred = {"if": {"not": named}, "then": {"anyOf": [_keys(*keys) for keys in told]}}
+    constant, values, weighed = _keys({"value"}, set()), {"values"}, {"values", "probabilities"}
+    told = [constant, _keys(values, {"widen"}), _keys(weighed, set()), _keys({"min", "max"}, set())]
+    inferred = {"if": {"not": named}, "then": {"anyOf": told}}
     return {**fields, "properties": known, "allOf": [*by_name, inferred]}
 
 
