@@ -23,9 +23,13 @@ class Best:
         trials: at most k rows of `Sweep.trials`, one per configuration, the lowest mean first: of its replicates the
             one with the lowest value. Further columns: `mean` and `deviation` of the values over the replicates
             (deviation: sample standard deviation, NaN for one replicate), `replicates`, the number of values in them,
-            and `behind`: how much higher the mean is than the lowest (nats per token).
+            `behind`: how much higher the mean is than the lowest (nats per token), and `alike`: whether that is within
+            two standard errors by the spread over seeds, so that the configuration cannot be told apart from the best
+            (NA where there is no such spread).
         margin: the runner-up's mean minus the best one's; None without a runner-up.
         noise: standard error of the margin by the spread over seeds; None without replicates.
+        alike: how many configurations, beside the best and also beyond the first k, cannot be told apart from it; None
+            without replicates.
         full_fidelity: whether the ranking is among trials that ran to their end. False: none has, and these are the
             best of those that were stopped or still run, which says little.
     """
@@ -33,6 +37,7 @@ class Best:
     trials: pd.DataFrame
     margin: float | None
     noise: float | None
+    alike: int | None
     full_fidelity: bool
 
 
@@ -54,8 +59,13 @@ def best(sweep: Sweep, k: int = 10) -> Best:
     chosen = chosen.assign(replicates=values.transform("size"))
     ranked = chosen.sort_values(["mean", "number", "value", "replicate"]).drop_duplicates("number")
     ranked = ranked.assign(behind=ranked["mean"] - ranked["mean"].min())
+    errors = _errors(ranked)
+    alike = (ranked["behind"] <= 2 * errors).astype("boolean").mask(errors.isna())
+    ranked = ranked.assign(alike=alike)
     margin = float(ranked["behind"].iloc[1]) if len(ranked) > 1 else None
-    return Best(ranked.head(k), margin, _noise(ranked), not complete.empty)
+    noise = float(errors.iloc[1]) if len(ranked) > 1 and not math.isnan(errors.iloc[1]) else None
+    count = None if alike.isna().all() else max(int(alike.sum()) - 1, 0)
+    return Best(ranked.head(k), margin, noise, count, not complete.empty)
 
 
 def _whole(complete: pd.DataFrame, trials: pd.DataFrame, seeds: int) -> pd.DataFrame:
@@ -65,8 +75,10 @@ def _whole(complete: pd.DataFrame, trials: pd.DataFrame, seeds: int) -> pd.DataF
     return complete[whole] if whole.any() else complete
 
 
-def _noise(ranked: pd.DataFrame) -> float | None:
-    """sigma * sqrt(1/n1 + 1/n2), where sigma^2 is the mean variance over seeds of the best configurations."""
+def _errors(ranked: pd.DataFrame) -> pd.Series:
+    """Standard error of each configuration's distance to the best: sigma * sqrt(1/n1 + 1/n), where sigma^2 is the mean
+    variance over seeds of the best configurations; NaN without seeds."""
     variance = float((ranked["deviation"].head(NOISE_OF) ** 2).mean())
-    first = ranked["replicates"].head(2)
-    return math.sqrt(variance * float((1 / first).sum())) if len(first) == 2 and math.isfinite(variance) else None
+    counts = ranked["replicates"].astype("float64")
+    first = 1 / counts.iloc[0] if len(counts) else math.nan
+    return (variance * (first + 1 / counts)) ** 0.5
