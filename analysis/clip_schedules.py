@@ -81,7 +81,7 @@ def clip_schedules(sweep: Sweep) -> ClipSchedules | None:
     The loss of the configurations at full fidelity (mean of their seeds) is fitted by least squares: for each schedule
     a curve in the logarithm of the learning rate with a level and a slope of its own, so that each has its own optimum,
     and a common bend; the other parameters add a parabola or a level. Each schedule is then read at the lowest point of
-    its curve within the rates tried with it and at the best of its own settings (norm, percentile, ...), all else at the
+    its curve within the rates tried with it and at the best of its own settings (norm, percentile), all else at the
     average. So a schedule tried more often gains nothing by it. At the lowest point a small error of the best learning
     rate does not matter, so the interval is that of the fit there. It assumes errors of one size and no further
     interactions. In simulations of equally good schedules one was wrongly found worse in 3 % of the sweeps.

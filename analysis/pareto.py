@@ -1,4 +1,4 @@
-"""Fronts of loss against what a configuration costs: which are worth choosing where parameters, time or memory count."""
+"""Fronts of loss against cost: the configurations worth choosing where parameters, time or memory count."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -114,6 +114,12 @@ def _export(sweep: Sweep, point: Point) -> dict[str, str]:
     return {"export": export_command(sweep.folder, point.trial_id)}
 
 
+_MOST = {
+    "parameters": "the smallest model",
+    "seconds": "the quickest to train",
+    "memory": "the one with the least memory",
+}
+
 WORTH = 0.8
 """Share of what the best configuration costs, below which a cheaper one is worth a sentence."""
 
@@ -124,13 +130,8 @@ def pareto_sentences(sweep: Sweep) -> list[str]:
     for front in pareto(sweep):
         near, best = front.near(), front.points[-1]
         if near.cost <= WORTH * best.cost:
-            name = {"parameters": "smallest model", "seconds": "quickest to train", "memory": "least memory"}[
-                front.cost
-            ]
-            unit = " parameters" if front.cost == "parameters" else ""
-            worse = f"{digits(100 * near.behind / abs(best.mean), 2)} % behind"
             said.append(
-                f"{name}: trial {near.trial_id}, {priced(front.cost, near.cost)}{unit} against "
-                f"{priced(front.cost, best.cost)}, {worse}"
+                f"{_MOST[front.cost]} is trial {near.trial_id} ({priced(front.cost, near.cost)} against "
+                f"{priced(front.cost, best.cost)}, {digits(100 * near.behind / abs(best.mean), 2)} % behind)"
             )
-    return [f"Within {digits(100 * NEAR)} % of the best loss – {'; '.join(said)}."] if said else []
+    return [f"Within {digits(100 * NEAR)} % of the best loss {', '.join(said)}."] if said else []

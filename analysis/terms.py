@@ -122,8 +122,8 @@ def _centred(
 
 
 def _basis(x: np.ndarray, degrees: int) -> np.ndarray:
-    """[len(x), degrees] polynomials up to the third degree, then cubic splines with evenly spaced knots between -1 and 1
-    (truncated powers)."""
+    """[len(x), degrees] polynomials up to the third degree, then cubic splines (truncated powers) with evenly spaced
+    knots between -1 and 1."""
     powers = [x ** (power + 1) for power in range(min(degrees, 3))]
     knots = np.linspace(-1, 1, max(degrees - 3, 0) + 2)[1:-1]
     return np.stack([*powers, *(np.maximum(x - knot, 0) ** 3 for knot in knots)], axis=1)
