@@ -11,7 +11,7 @@ from .least_squares import holm
 from .load import Sweep
 from .once import once
 from .terms import MOST_LEVELS, Term, term
-from .words import shown
+from .words import counted, shown
 
 LEAST_FAILED = 3
 
@@ -24,6 +24,8 @@ LEVEL = 0.05
 class Bin(NamedTuple):
     name: str
     """A value, or `low to high`."""
+    start: str
+    """The value, or `low`."""
     fine: int
     """Trials that did not fail."""
     failed: dict[str, int]
@@ -39,6 +41,8 @@ class Hazard(NamedTuple):
 
     path: str
     label: str
+    ordered: bool
+    """Whether the bins are sizes, not names."""
     bins: list[Bin]
     p: float
     """Of Pearson's chi-squared test that the share of failures is the same in all bins, adjusted for the number of
@@ -59,34 +63,36 @@ def hazard(sweep: Sweep) -> Hazard | None:
     rules = sweep.spec.get("parameters") or {}
     coded = [term(trials[path], path, rules.get(path), 1) for path in sweep.searched]
     found = [(one, _binned(one)) for one in coded if one is not None]
-    tests = [_chi_squared(at, failed) for _, (at, _) in found]
+    tests = [_chi_squared(at, failed) for _, (at, *_) in found]
     adjusted = holm(tests)
     known = [(p, place) for place, p in enumerate(adjusted) if not math.isnan(p)]
     if not known or (least := min(known))[0] >= LEVEL:
         return None
-    one, (at, names) = found[least[1]]
+    one, (at, names, starts) = found[least[1]]
     states = trials["state"].to_numpy(dtype="object")
     bins = []
-    for index, name in enumerate(names):
+    for index, (name, start) in enumerate(zip(names, starts, strict=True)):
         here = states[at == index]
         counts = {state: int((here == state).sum()) for state in FAILED if state != "crashed"}
-        bins.append(Bin(name, len(here) - sum(counts.values()), counts))
-    return Hazard(one.path, one.label, bins, least[0])
+        bins.append(Bin(name, start, len(here) - sum(counts.values()), counts))
+    return Hazard(one.path, one.label, one.kind != "category", bins, least[0])
 
 
-def _binned(one: Term) -> tuple[np.ndarray, list[str]]:
-    """[trials] the bin of each, -1 where it does not have the parameter, and the bins' names."""
+def _binned(one: Term) -> tuple[np.ndarray, list[str], list[str]]:
+    """[trials] the bin of each, -1 where it does not have the parameter, and the bins' names and starts."""
     known = ~np.isnan(one.position)
     if one.kind in ("category", "list"):
         last = len(one.values) - 1
         steps = one.position if one.kind == "category" else (one.position + 1) / 2 * last
-        return np.where(known, np.round(np.nan_to_num(steps)), -1).astype("int64"), [shown(v) for v in one.values]
+        names = [shown(value) for value in one.values]
+        return np.where(known, np.round(np.nan_to_num(steps)), -1).astype("int64"), names, names
     at = np.where(known, np.minimum((np.nan_to_num(one.position) + 1) / 2 * BINS, BINS - 1), -1).astype("int64")
     edges = np.interp(np.linspace(-1, 1, BINS + 1), np.linspace(-1, 1, len(one.values)), np.array(one.values, float))
     if one.kind == "log":
         logs = np.log([one.values[0], one.values[-1]])
         edges = np.exp(np.linspace(*logs, BINS + 1))
-    return at, [f"{_short(low)} to {_short(high)}" for low, high in pairwise(edges)]
+    ends = [_short(edge) for edge in edges]
+    return at, [f"{low} to {high}" for low, high in pairwise(ends)], ends[:-1]
 
 
 def _short(value: float) -> str:
@@ -113,13 +119,25 @@ def hazard_summary(found: Hazard | None) -> dict[str, Any] | None:
 
 
 def hazard_sentence(found: Hazard) -> str:
-    """Where most failed."""
-    worst = max(found.bins, key=lambda each: (each.share, each.fine + sum(each.failed.values())))
-    here, all_here = sum(worst.failed.values()), worst.fine + sum(worst.failed.values())
-    rest = [each for each in found.bins if each is not worst]
-    others = sum(sum(each.failed.values()) for each in rest)
-    count = others + sum(each.fine for each in rest)
+    """Where most failed: above or below a size, or at one value of a category."""
+    counts = np.array([[sum(each.failed.values()), each.fine] for each in found.bins])
+    splits = [(np.arange(len(counts)) >= at, found.bins[at].start) for at in range(1, len(counts))]
+    if not found.ordered:
+        splits = [(np.arange(len(counts)) == at, each.start) for at, each in enumerate(found.bins)]
+    tables = [np.array([counts[chosen].sum(axis=0), counts[~chosen].sum(axis=0)]) for chosen, _ in splits]
+    at = int(np.argmax([_contrast(table) for table in tables]))
+    (here, there), start = tables[at], splits[at][1]
+    where = f"at {start} and above" if found.ordered else f"at {start}"
+    if here[0] / max(1, here.sum()) < there[0] / max(1, there.sum()):
+        here, there = there, here
+        where = f"below {start}" if found.ordered else f"elsewhere than at {start}"
     return (
-        f"Failures go most clearly with the {found.label}: {here} of {all_here} trials failed at {worst.name}, "
-        f"{others} of the {count} others."
+        f"Failures go most clearly with the {found.label}: {here[0]} of {counted(int(here.sum()), 'trial')} failed "
+        f"{where}, {there[0]} of the {there.sum()} others."
     )
+
+
+def _contrast(table: np.ndarray) -> float:
+    """Pearson's chi-squared of a table of two by two, up to a factor that is the same for all splits."""
+    (a, b), (c, d) = table.astype("float64")
+    return float((a * d - b * c) ** 2 / max(1.0, (a + b) * (c + d)))

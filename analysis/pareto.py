@@ -130,8 +130,9 @@ def pareto_sentences(sweep: Sweep) -> list[str]:
     for front in pareto(sweep):
         near, best = front.near(), front.points[-1]
         if near.cost <= WORTH * best.cost:
+            cheap = priced(front.cost, near.cost).removesuffix(" parameters")
             said.append(
-                f"{_MOST[front.cost]} is trial {near.trial_id} ({priced(front.cost, near.cost)} against "
+                f"{_MOST[front.cost]} is trial {near.trial_id} ({cheap} against "
                 f"{priced(front.cost, best.cost)}, {digits(100 * near.behind / abs(best.mean), 2)} % behind)"
             )
     return [f"Within {digits(100 * NEAR)} % of the best loss {', '.join(said)}."] if said else []
