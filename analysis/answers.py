@@ -4,8 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from .clip_schedules import clip_schedules
+from .effect_words import clip_sentences, interaction_sentences
 from .incidents import incident_sentences
+from .interactions import interactions
 from .load import Sweep
+from .pareto import pareto_sentences
 from .summary import summary
 from .tables import configured
 from .untrusted import printable
@@ -14,12 +18,14 @@ from .words import LONGEST_REASON, STATES, counted, cut, digits, duration, label
 
 def answers(sweep: Sweep, test_loss: float | None = None) -> list[str]:
     """The sweep's findings in plain sentences, the most important first; the same in report and terminal."""
-    content = summary(sweep, test_loss, k=2)
+    content = summary(sweep, test_loss, k=2, importances=False)
     found = ["No trial has been created yet."]
     if not sweep.trials.empty:
         found = [*_on_best(content), *_on_plateau(content), *_on_margin(content), *_on_test(content)]
         found += [sentence for law in content["lr_laws"] for sentence in law["sentences"]]
         found += _on_next(content)
+        found += [*interaction_sentences(interactions(sweep)), *clip_sentences(clip_schedules(sweep))]
+        found += pareto_sentences(sweep)
         found += content["data_law"]["sentences"] if content["data_law"] else []
         found += _on_trials(content)
     said = [*found, *incident_sentences(content["incidents"]), *_on_status(sweep)]
@@ -80,8 +86,17 @@ def _on_margin(content: Mapping[str, Any]) -> list[str]:
         return [f"{words}: more than the noise of the seeds, ± {digits(2 * noise, 2)} (two standard errors)."]
     return [
         f"{words}: within the noise of the seeds, ± {digits(2 * noise, 2)} (two standard errors), so it is not known "
-        "which of the two is better."
+        "which of the two is better.",
+        *_on_alike(content),
     ]
+
+
+def _on_alike(content: Mapping[str, Any]) -> list[str]:
+    """How many are like the best; nothing where that is the runner-up alone, of which all has been said."""
+    count = content["alike"]
+    if count is None or count < 2:
+        return []
+    return [f"{count} configurations cannot be told apart from the best one (difference below two standard errors)."]
 
 
 def _on_plateau(content: Mapping[str, Any]) -> list[str]:

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .effects import full_fidelity
 from .load import Sweep
 from .once import once
+from .regression import full_fidelity
 from .terms import Term, terms
 from .words import counted
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .effects import LEVEL, Design, design
 from .least_squares import f_tail, fit, holm
 from .load import Sweep
 from .once import once
+from .regression import LEVEL, Design, design
 from .terms import Term
 
 LEAST_FREEDOM = 5
@@ -44,7 +44,7 @@ class Interaction(NamedTuple):
 def interactions(sweep: Sweep) -> list[Interaction]:
     """Learning rate and batch size, clipping and learning rate, layers and initial weights, where both are searched.
 
-    Each pair is tested by the F-test of products added to the additive regression of `effects`: of straight lines
+    Each pair is tested by the F-test of products added to the additive regression: of straight lines
     through the positions, and of each category's values. That finds a best value of one parameter that rises or falls
     with the other, not one that rises and falls again. Empty where that regression is not determined or the pair varies
     too little together. It assumes what `effects` assumes.
@@ -69,11 +69,9 @@ def _pairs(made: Design) -> list[tuple[Term, Term]]:
 
 
 def _test(made: Design, first: Term, second: Term) -> Interaction | None:
-    products = np.einsum("ni,nj->nij", first.straight, second.straight).reshape(len(made.loss), -1)
-    # The length of a column says nothing, and the rank is judged by it.
-    lengths = np.linalg.norm(products, axis=0)
-    products = products[:, lengths > 0] / lengths[lengths > 0] * math.sqrt(len(made.loss))
-    alone, both = (fit(columns, made.loss) for columns in (made.columns, np.hstack([made.columns, products])))
+    alone, both = (
+        fit(columns, made.loss) for columns in (made.columns, np.hstack([made.columns, products(first, second)]))
+    )
     degrees, gained = both.rank - alone.rank, alone.residual - both.residual
     if degrees == 0 or both.freedom < LEAST_FREEDOM or not both.residual > 0:
         return None
@@ -90,3 +88,11 @@ def _test(made: Design, first: Term, second: Term) -> Interaction | None:
         gained / alone.residual,
         math.sqrt(max(gained, 0.0) / len(made.loss)),
     )
+
+
+def products(first: Term, second: Term) -> np.ndarray:
+    """[n, d] the columns of an interaction."""
+    made = np.einsum("ni,nj->nij", first.straight, second.straight).reshape(len(first.position), -1)
+    # The length of a column says nothing, and the rank is judged by it.
+    lengths = np.linalg.norm(made, axis=0)
+    return made[:, lengths > 0] / lengths[lengths > 0] * math.sqrt(len(made))

@@ -5,9 +5,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from .effects import full_fidelity
 from .load import Sweep
 from .once import once
+from .regression import full_fidelity
 from .words import digits, duration, export_command
 
 Cost = Literal["parameters", "seconds", "memory"]

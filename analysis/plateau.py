@@ -26,7 +26,8 @@ def plateau(sweep: Sweep) -> pd.DataFrame:
 def plateau_summary(sweep: Sweep) -> dict[str, Any] | None:
     """The same in numbers; None where nothing is known.
 
-    `judged` are the trials at full fidelity, or all while there are none, `stuck` those of them that never left.
+    `left_at` holds the moment for each trial that left, `judged` are the trials at full fidelity, or all while there
+    are none, `stuck` those of them that never left.
     """
     trials = plateau(sweep)
     if trials.empty:
@@ -39,6 +40,13 @@ def plateau_summary(sweep: Sweep) -> dict[str, Any] | None:
         "never": trials.loc[never, "trial_id"].tolist(),
         "judged": int(judged.sum()),
         "stuck": int((judged & never).sum()),
+        "left_at": {
+            trial: {"step": int(step), "epoch": float(epoch)}
+            for trial, step, epoch in zip(
+                trials["trial_id"], trials["plateau_step"].fillna(-1), trials["plateau_epoch"], strict=True
+            )
+            if step >= 0
+        },
         "median_step": None if never.all() else float(trials["plateau_step"].dropna().quantile(interpolation="lower")),
     }
 

@@ -9,10 +9,13 @@ import pandas as pd
 
 from .best import best
 from .data_law import data_law
+from .effect_words import findings_summary, importances_summary
 from .failures import failures
+from .hazard import hazard, hazard_summary
 from .incidents import incidents
 from .load import Sweep
 from .lr_words import law_summary, lr_laws
+from .pareto import pareto_summary
 from .plateau import SIGNALS, plateau_summary
 from .proposal import proposal
 from .rungs import survival
@@ -21,7 +24,7 @@ from .untrusted import read_mapping
 from .words import STATES, export_command
 
 BEST_COLUMNS = (
-    *("trial_id", "number", "config_id", "state", "value", "behind", "mean", "deviation", "replicates", "ppl"),
+    *("trial_id", "number", "config_id", "state", "value", "behind", "alike", "mean", "deviation", "replicates", "ppl"),
     *("best_epoch", "epochs", "lr", "model_size", "plateau_step", "seconds"),
 )
 
@@ -29,7 +32,7 @@ SAME_LOSS = 0.01
 """Nats per token by which two machines may measure the same weights apart."""
 
 
-def summary(sweep: Sweep, test_loss: float | None = None, k: int = 10) -> dict[str, Any]:
+def summary(sweep: Sweep, test_loss: float | None = None, k: int = 10, importances: bool = True) -> dict[str, Any]:
     """Every number of the report, ready for JSON: no NaN, no numpy types.
 
     Args:
@@ -37,6 +40,7 @@ def summary(sweep: Sweep, test_loss: float | None = None, k: int = 10) -> dict[s
             `best/summary.json` counts if that file still speaks of the best trial and its lowest loss; if it does not,
             `older_best` is true.
         k: length of the list of best configurations.
+        importances: whether to take the second that importances need.
     """
     ranking, on_data = best(sweep, k), data_law(sweep)
     rows = ranking.trials.to_dict("records")
@@ -58,6 +62,7 @@ def summary(sweep: Sweep, test_loss: float | None = None, k: int = 10) -> dict[s
         "seeds": sweep.seeds,
         "margin": ranking.margin,
         "noise": ranking.noise,
+        "alike": ranking.alike,
         "plateau": plateau_summary(sweep),
         "lr_laws": [law_summary(law) for law in lr_laws(sweep)],
         "next": proposal(sweep),
@@ -66,6 +71,10 @@ def summary(sweep: Sweep, test_loss: float | None = None, k: int = 10) -> dict[s
         "test_ppl": None if test_loss is None else _perplexity(test_loss),
         "older_best": older,
         "best": [_row(sweep, row) for row in rows],
+        "pareto": pareto_summary(sweep),
+        **findings_summary(sweep),
+        **({"importances": importances_summary(sweep)} if importances else {}),
+        "hazard": hazard_summary(hazard(sweep)),
         "incidents": incidents(sweep),
         "rungs": [count._asdict() for count in survival(sweep)],
         "failures": [failure._asdict() for failure in failures(sweep)],

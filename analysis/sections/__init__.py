@@ -2,7 +2,9 @@
 
 from ..load import Sweep
 from ..markup import Section
+from .cost import fronts, throughput
 from .data import data
+from .effects import clipping, effects, importances, interactions
 from .laws import bowls, lr_batch, lr_size
 from .provenance import provenance
 from .training import curves, signals, stopping
@@ -16,9 +18,15 @@ _ORDER = (
     lr_size,
     data,
     slices,
+    effects,
+    importances,
+    interactions,
+    clipping,
+    fronts,
     curves,
     signals,
     stopping,
+    throughput,
     failed,
     provenance,
 )

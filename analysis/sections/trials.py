@@ -8,11 +8,13 @@ from .. import figures
 from ..best import best
 from ..failures import MEANINGS, failures
 from ..figures.style import varied
+from ..hazard import hazard_sentence
 from ..listing import listing_html
 from ..load import Sweep
 from ..markup import Section, kind, table
+from ..plateau import plateau
 from ..tables import absent
-from ..words import ABSENT, LONGEST_REASON, STATES, counted, cut, export_command, fixed, label, shown
+from ..words import ABSENT, LONGEST_REASON, STATES, counted, cut, digits, export_command, fixed, label, shown
 
 
 def best_configurations(sweep: Sweep) -> Section | None:
@@ -20,8 +22,10 @@ def best_configurations(sweep: Sweep) -> Section | None:
     rows = ranking.trials.to_dict("records")
     if not rows:
         return None
+    judged, left = ranking.alike is not None, _left_plateau(sweep)
     columns = ["trial", *(["mean val loss", "std", "seeds"] if sweep.seeds > 1 else []), "val loss", "behind"]
-    head = [(name, "" if name == "trial" else "number") for name in (*columns, "perplexity", "epochs")]
+    columns += [*([""] if judged else []), "perplexity", "epochs", *(["left plateau"] if left else [])]
+    head = [(name, "" if name in ("trial", "") else "number") for name in columns]
     head += [(label(path), kind(row[path] for row in rows)) for path in sweep.searched] + [("", "html")]
     cells = [
         [
@@ -29,8 +33,10 @@ def best_configurations(sweep: Sweep) -> Section | None:
             *([fixed(row["mean"]), _spread(row["deviation"]), str(row["replicates"])] if sweep.seeds > 1 else []),
             fixed(row["value"]),
             "" if index == 0 else fixed(row["behind"], 2),
+            *(["within the noise" if index and row["alike"] is True else ""] if judged else []),
             fixed(row["ppl"]),
             str(row["epochs"]),
+            *([left.get(row["trial_id"], "")] if left else []),
             *["" if absent(row[path]) else shown(row[path]) for path in sweep.searched],
             f'<details class="export"><summary>export</summary>{_command(sweep, row["trial_id"])}</details>',
         ]
@@ -43,10 +49,27 @@ def best_configurations(sweep: Sweep) -> Section | None:
             "standard deviation over the seeds; val loss and perplexity are those of the trial named, the best of its "
             "seeds."
         )
+    if judged:
+        guide += (
+            " Those within the noise are less than two standard errors behind: they cannot be told apart from the best."
+        )
+    elif len(rows) > 1:
+        guide += " Which of them cannot be told apart from the best is not known: that takes several seeds of each."
+    if left:
+        guide += " “Left plateau” is the epoch in which the trial began to know more than word frequencies."
     if not ranking.full_fidelity:
         guide = "Lowest validation loss first. None of these trials has run to its end: the order may change."
     command = f'<p class="after note">Export the best one:</p><pre>{_command(sweep, rows[0]["trial_id"])}</pre>'
     return Section("best", "Best configurations", guide, body=table(head, cells, mark_first=True) + command)
+
+
+def _left_plateau(sweep: Sweep) -> dict[str, str]:
+    """The epoch in which each trial left the unigram plateau; empty where nothing is known."""
+    known = plateau(sweep)
+    return {
+        trial: "never" if math.isnan(epoch) else digits(epoch, 2)
+        for trial, epoch in zip(known["trial_id"], known["plateau_epoch"], strict=True)
+    }
 
 
 def _spread(deviation: float) -> str:
@@ -115,4 +138,7 @@ def failed(sweep: Sweep) -> Section:
     found = Counter(row.state for row in rows)
     meant = [(f"{found[state]} {STATES[state]}", meaning) for state, meaning in MEANINGS.items() if found[state]]
     listed = "".join(f"<dt>{escape(count)}</dt><dd>{escape(meaning)}</dd>" for count, meaning in meant)
-    return Section("failures", "Failures", guide, body=f"<dl>{listed}</dl>{table(head, cells)}")
+    where = figures.hazard_data(sweep)
+    drawn = [figures.hazard_figure(where)] if where else []
+    said = f'<p class="after">{escape(hazard_sentence(where))}</p>' if where else ""
+    return Section("failures", "Failures", guide, drawn, body=f"{said}<dl>{listed}</dl>{table(head, cells)}")

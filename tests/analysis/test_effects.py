@@ -12,9 +12,10 @@ from scipy import stats
 from sweep_folders import CONDITIONAL, SPEC, Trial, conditional_trials, lr_batch, write_sweep
 
 import analysis
-from analysis.effects import design, effects
+from analysis.effects import effects
 from analysis.interactions import interactions
 from analysis.least_squares import f_tail, fit, holm, t_quantile, t_tail
+from analysis.regression import design
 from analysis.terms import term
 
 LR = {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}
