@@ -6,6 +6,9 @@ from typing import Any
 
 from .words import LONGEST_REASON, STATES, cut, digits, duration, label, shown
 
+MOST_IMPORTANT = 3
+"""Settings whose importance is told."""
+
 _STATUS = {
     "finished": "finished",
     "interrupted": "interrupted",
@@ -74,6 +77,17 @@ def _plateau(content: Mapping[str, Any]) -> str:
     return f"left by {found['left']:,} of {found['trials']:,} trials{middle}"
 
 
+def _importances(content: Mapping[str, Any]) -> str:
+    found = content["importances"]
+    if found["reason"]:
+        return f"not determined: {found['reason']}" if content["best"] else ""
+    parts = [
+        f"{each['label']} {100 * each['importance']:.0f} % ({100 * each['low']:.0f} to {100 * each['high']:.0f})"
+        for each in found["parameters"][:MOST_IMPORTANT]
+    ]
+    return ", ".join(parts)
+
+
 def _on_rates(content: Mapping[str, Any]) -> str:
     return " ".join(law["sentences"][0] for law in content["lr_laws"])
 
@@ -88,6 +102,7 @@ QUESTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "validation loss": _loss,
     "runner-up": _margin,
     "test loss": _test,
+    "importance": _importances,
     "learning rate": _on_rates,
     "perplexity against data": _on_data,
     "unigram plateau": _plateau,

@@ -166,6 +166,8 @@ def test_the_learning_rate_laws_side_by_side(tmp_path: Path) -> None:
     assert said.endswith("(95 % intervals): the intervals do not all overlap.")
     assert "square-root scaling fits" in answer(content, "learning rate")[0]
     assert "no scaling fits" in answer(content, "learning rate")[2]
+    first = content["sweeps"][0]["importances"]["parameters"][0]
+    assert answer(content, "importance")[0].startswith(f"learning rate {100 * first['importance']:.0f} % (")
     overlapping = analysis.compare(sweeps[:2])["answers"]
     assert any(text.endswith("(95 % intervals): the intervals overlap.") for text in overlapping)
 
