@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from .answers import answers
 from .best import Best, best
+from .clip_schedules import ClipSchedules, clip_schedules
 from .data_law import DataLaw, data_law
+from .effects import Effects, effects
 from .failures import Failure, failures
 from .floor_law import FloorLaw, fit_floor_law
+from .hazard import Hazard, hazard
+from .importance import Importances, importances
+from .interactions import Interaction, interactions
 from .load import Sweep, load
+from .pareto import Front, pareto
 from .power_law import PowerLaw, Prediction, fit_power_law
 from .rungs import RungCount, rung_epochs, survival
 from .summary import summary
@@ -27,24 +33,36 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Best",
+    "ClipSchedules",
     "DataLaw",
+    "Effects",
     "Failure",
     "FloorLaw",
+    "Front",
+    "Hazard",
+    "Importances",
+    "Interaction",
     "PowerLaw",
     "Prediction",
     "RungCount",
     "Sweep",
     "answers",
     "best",
+    "clip_schedules",
     "compare",
     "data_law",
+    "effects",
     "failures",
     "figures",
     "fit_floor_law",
     "fit_lr_batch_law",
     "fit_lr_size_law",
     "fit_power_law",
+    "hazard",
+    "importances",
+    "interactions",
     "load",
+    "pareto",
     "rung_epochs",
     "summary",
     "survival",

@@ -55,8 +55,8 @@ def effects_sentences(found: Effects) -> list[str]:
 def interaction_sentences(found: list[Interaction]) -> list[str]:
     """One sentence with the interactions that are there; none if none is."""
     pairs = [
-        f"which {one.labels[0]} is best depends on the {one.labels[1]} ({chance(one.adjusted)}, "
-        f"{digits(one.nats, 2)} nats on average)"
+        f"which {one.labels[0]} is best depends on the {one.labels[1]} ({chance(one.adjusted)}; it "
+        f"moves the loss by {digits(one.nats, 2)} nats on average)"
         for one in found
         if one.significant
     ]

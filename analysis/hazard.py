@@ -87,10 +87,8 @@ def _binned(one: Term) -> tuple[np.ndarray, list[str], list[str]]:
         names = [shown(value) for value in one.values]
         return np.where(known, np.round(np.nan_to_num(steps)), -1).astype("int64"), names, names
     at = np.where(known, np.minimum((np.nan_to_num(one.position) + 1) / 2 * BINS, BINS - 1), -1).astype("int64")
-    edges = np.interp(np.linspace(-1, 1, BINS + 1), np.linspace(-1, 1, len(one.values)), np.array(one.values, float))
-    if one.kind == "log":
-        logs = np.log([one.values[0], one.values[-1]])
-        edges = np.exp(np.linspace(*logs, BINS + 1))
+    spaced = np.geomspace if one.kind == "log" else np.linspace
+    edges = spaced(float(one.values[0]), float(one.values[-1]), BINS + 1).tolist()
     ends = [_short(edge) for edge in edges]
     return at, [f"{low} to {high}" for low, high in pairwise(ends)], ends[:-1]
 

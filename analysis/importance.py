@@ -19,8 +19,8 @@ MOST = 150
 
 REPEATS = 25
 
-LEAST_BEST = 5
-"""Configurations that count as the best: what the evaluator wants to see."""
+LEAST_BEST = 10
+"""Configurations that count as the best: twice what the evaluator wants to see, so that halves have that many."""
 
 
 class Importance(NamedTuple):
@@ -48,10 +48,11 @@ class Importances(NamedTuple):
 def importances(sweep: Sweep) -> Importances:
     """PED-ANOVA (Watanabe et al., 2023, as in Optuna) on the configurations at full fidelity.
 
-    It compares how often each value of a parameter occurs among the best tenth (at least five) with how often it occurs
-    among all; a parameter that only some configurations have counts by those that have it. The spread is that of
-    `REPEATS` random halves, which differ among each other about as much as new sweeps of the full size would (delete-d
-    jackknife with half left out). Epochs are not mixed: a trial that was stopped early says nothing of its final loss.
+    It compares how often each value of a parameter occurs among the best tenth (at least ten, at most half of all) with
+    how often it occurs among all; a parameter that only some configurations have counts by those that have it. The
+    spread is that of `REPEATS` random halves, which differ among each other about as much as new sweeps of the full
+    size would (delete-d jackknife with half left out). Epochs are not mixed: a trial that was stopped early says
+    nothing of its final loss.
     """
     rows = full_fidelity(sweep)
     if len(rows) < LEAST:
@@ -63,7 +64,7 @@ def importances(sweep: Sweep) -> Importances:
     if len(coded) < 2:
         return Importances([], len(rows), 0, "they compare parameters, and fewer than two vary")
     trials = _trials(coded, rows["mean"].to_numpy(dtype="float64"))
-    share = max(0.1, LEAST_BEST / len(rows))
+    share = min(0.5, max(0.1, LEAST_BEST / len(rows)))
     found = _evaluate(trials, coded, share)
     generator = np.random.default_rng(0)
     half = len(trials) // 2

@@ -12,16 +12,19 @@ from .words import digits, duration, export_command
 
 Cost = Literal["parameters", "seconds", "memory"]
 
-NOISE = {"parameters": 1.0, "seconds": 1.25, "memory": 1.1}
+NOISE: dict[Cost, float] = {"parameters": 1.0, "seconds": 1.25, "memory": 1.1}
 """How many times the lowest a cost must reach somewhere before it says anything: two trainings of the same
 configuration differ by less."""
+
+SAME: dict[Cost, float] = {"parameters": 0.0, "seconds": 0.05, "memory": 0.02}
+"""Share by which a cheaper point must be cheaper than the next better one to stand on the front: less is chance."""
 
 NEAR = 0.01
 """Share of the best loss within which a configuration counts as nearly as good."""
 
 
 class Point(NamedTuple):
-    """A configuration that no other beats in loss without costing more."""
+    """A configuration that no other beats in loss without costing (noticeably) more."""
 
     trial_id: str
     cost: float
@@ -68,12 +71,15 @@ def pareto(sweep: Sweep) -> list[Front]:
     return made
 
 
-def _front(cost: Any, rows: pd.DataFrame, values: np.ndarray) -> Front:
+def _front(cost: Cost, rows: pd.DataFrame, values: np.ndarray) -> Front:
     means, ids = rows["mean"].to_numpy(dtype="float64"), rows["trial_id"].tolist()
-    lowest, points = np.inf, []
+    lowest = np.inf
+    points: list[Point] = []
     for at in np.lexsort((means, values)).tolist():
         if means[at] < lowest:
             lowest = means[at]
+            while points and values[at] <= points[-1].cost * (1 + SAME[cost]):
+                points.pop()
             points.append(Point(ids[at], float(values[at]), float(means[at]), float(rows["behind"].iloc[at])))
     return Front(cost, ids, values, means, points)
 
@@ -114,7 +120,7 @@ def _export(sweep: Sweep, point: Point) -> dict[str, str]:
     return {"export": export_command(sweep.folder, point.trial_id)}
 
 
-_MOST = {
+_MOST: dict[Cost, str] = {
     "parameters": "the smallest model",
     "seconds": "the quickest to train",
     "memory": "the one with the least memory",

@@ -49,7 +49,6 @@ def clip_schedules_figure(sweep: Sweep) -> go.Figure:
                 "size": 10,
                 "color": colours,
                 "symbol": ["circle-open" if one.edge else "circle" for one in found],
-                "line": {"width": 2},
             },
             text=said,
             hovertemplate="%{text}<extra></extra>",

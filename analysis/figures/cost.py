@@ -66,7 +66,9 @@ def cost_data(sweep: Sweep) -> list[CostPoints]:
                     kept["trial_id"].to_numpy(dtype="object"),
                     kept["size_"].to_numpy(),
                     kept["value_"].to_numpy(),
-                    {float(at): float(m) for at, m in medians.items()} if len(medians) <= MOST_SIZES else {},
+                    dict(zip(medians.index.tolist(), medians.tolist(), strict=True))
+                    if len(medians) <= MOST_SIZES
+                    else {},
                 )
             )
     return made

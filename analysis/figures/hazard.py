@@ -16,6 +16,9 @@ _PATTERNS = {"diverged": "x", "infeasible": "/", "failed": "."}
 """For print without colours, and because two of the states share one."""
 
 
+PATTERN = {"fillmode": "overlay", "fgcolor": "#101418", "size": 6, "solidity": 0.2}
+
+
 def hazard_data(sweep: Sweep) -> Hazard | None:
     """Counts by value of that parameter; None where no parameter tells failures from others."""
     return hazard(sweep)
@@ -38,7 +41,7 @@ def hazard_figure(found: Hazard) -> go.Figure:
                     name=name,
                     marker={
                         "color": colours[name],
-                        "pattern": {"shape": patterns.get(name, ""), "fgcolor": "#101418", "size": 6, "solidity": 0.25},
+                        "pattern": PATTERN | {"shape": patterns.get(name, "")},
                     },
                     hovertemplate="%{x} " + name + "<extra></extra>",
                 )

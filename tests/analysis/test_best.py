@@ -84,3 +84,20 @@ def test_a_configuration_counts_when_all_its_seeds_ran_to_their_end(tmp_path: Pa
     partial = analysis.best(seeded(tmp_path / "t", unstable, begun))
     assert partial.full_fidelity
     assert partial.trials[["trial_id", "replicates"]].to_numpy().tolist() == [["t0001-0", 1], ["t0000-0", 2]]
+
+
+def test_which_configurations_cannot_be_told_apart_from_the_best(tmp_path: Path) -> None:
+    """Each deviation is 0.02, so the standard error of a difference of two means of three is 0.02 * sqrt(2 / 3)."""
+    groups = [
+        replicates(lr_batch(1e-3 * (at + 1), 8), *([*FULL, mean + step] for step in (-0.02, 0.0, 0.02)))
+        for at, mean in enumerate((4.0, 4.02, 4.03, 4.04))
+    ]
+    found = analysis.best(seeded(tmp_path / "s", *groups), 2)
+    assert found.noise == pytest.approx(0.02 * math.sqrt(2 / 3))
+    assert found.alike == 2, "4.02 and 4.03 lie within 0.0327, and 4.03 is not among the two that were asked for"
+    assert found.trials["alike"].tolist() == [True, True]
+    text = " ".join(analysis.answers(seeded(tmp_path / "s", *groups)))
+    assert "2 configurations cannot be told apart from the best one (difference below two standard errors)." in text
+    once = analysis.best(analysis.load(write_sweep(tmp_path / "t", [Trial(lr_batch(1e-3, 8), [*FULL, 4.0])] * 2)))
+    assert once.alike is None
+    assert once.trials["alike"].isna().all()
