@@ -104,7 +104,7 @@ def _word(value: Any) -> str:
 def _unsearched(sweep: Sweep) -> list[Column]:
     """Columns of what commands name besides the searched settings."""
     rows = sweep.trials[sweep.searched].to_dict("records")
-    present = [{path: value for path, value in row.items() if not absent(value)} for row in rows]
+    present = [{str(path): value for path, value in row.items() if not absent(value)} for row in rows]
     given = [
         commands.constants(sweep, values) | {"training.seed": seed}
         for values, seed in zip(present, sweep.trials["seed"].tolist(), strict=True)

@@ -1,7 +1,7 @@
 """Which trials say anything about the best learning rate, as numbers to fit."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,8 +52,8 @@ def cells_of(trials: pd.DataFrame, against: str) -> tuple[Cells, Left]:
     table["size"] = pd.to_numeric(trials[against], errors="coerce")
     state = trials["state"] if "state" in trials else pd.Series("completed", trials.index)
     whole = trials["full_fidelity"].astype(bool) if "full_fidelity" in trials else state == "completed"
-    known = (table[["lr", "size"]] > 0).all(axis=1) & np.isfinite(table[["lr", "size"]]).all(axis=1)
-    fit = known & whole & np.isfinite(table["value"]) & (state != "diverged")
+    known = table["lr"].between(0, math.inf, "neither") & table["size"].between(0, math.inf, "neither")
+    fit = known & whole & table["value"].between(-math.inf, math.inf, "neither") & (state != "diverged")
     excluded = {
         "diverged": int((state == "diverged").sum()),
         "not trained to the end": int((~fit & (state != "diverged")).sum()),
@@ -70,7 +70,7 @@ def _at(table: pd.DataFrame, known: pd.Series, state: pd.Series, size: float) ->
 def _group(whole: pd.DataFrame, diverged: pd.DataFrame) -> Group:
     if whole.empty:
         return Group(math.nan, math.nan, float(diverged["lr"].min()) if len(diverged) else math.nan, 0)
-    best = float(whole.loc[whole["value"].idxmin(), "lr"])
+    best = float(whole["lr"].iloc[int(whole["value"].to_numpy().argmin())])
     above = diverged.loc[diverged["lr"] > best, "lr"]
     bound = float(above.min()) if len(above) else math.nan
     return Group(float(whole["lr"].min()), float(whole["lr"].max()), bound, len(whole))
@@ -80,12 +80,13 @@ def _cells(trials: pd.DataFrame, table: pd.DataFrame, against: str) -> Cells:
     names = trials["config_id"] if "config_id" in trials else pd.Series(range(len(trials)), trials.index)
     controls = _controls(trials, against)
     keyed = table.assign(name=names.astype(str), **{f"c{i}": column for i, column in enumerate(controls.T)})
-    # Weak learners of one configuration may stand in two sweeps with other bases: their learning rates tell them apart.
+    # With a rule for the learning rate, two sweeps may train one configuration at different rates.
     by = keyed.groupby(["name", "lr", "size"], sort=True)
     mean = by.mean()
     x, z = (np.log(mean.index.get_level_values(each).to_numpy(dtype=float)) for each in ("lr", "size"))
-    columns = mean[[name for name in mean if name.startswith("c")]].to_numpy(dtype=float)
-    return Cells(x, z, mean["value"].to_numpy(dtype=float), by.size().to_numpy(dtype=float), columns, columns)
+    columns: Floats = mean[[f"c{index}" for index in range(controls.shape[1])]].to_numpy(dtype=np.float64)
+    seeds: Floats = by.size().to_numpy(dtype=np.float64)
+    return Cells(x, z, mean["value"].to_numpy(dtype=np.float64), seeds, columns, columns)
 
 
 def _controls(trials: pd.DataFrame, against: str) -> Floats:
@@ -116,8 +117,7 @@ def _columns(values: list[Any]) -> list[Floats]:
 
 def _levels(texts: list[str]) -> list[Floats]:
     """A column for every value but the most frequent one; rare values beyond the most share one."""
-    counts: Mapping[str, int] = pd.Series(texts, dtype=object).value_counts().to_dict()
-    names = list(counts)[1:MOST_LEVELS]
-    found = [np.array([float(text == name) for text in texts]) for name in names]
-    rest = set(list(counts)[MOST_LEVELS:])
+    ordered = [name for name, _ in Counter(texts).most_common()]
+    found = [np.array([float(text == name) for text in texts]) for name in ordered[1:MOST_LEVELS]]
+    rest = set(ordered[MOST_LEVELS:])
     return found + ([np.array([float(text in rest) for text in texts])] if rest else [])

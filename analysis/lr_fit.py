@@ -180,6 +180,7 @@ def _optima(
     left: Left, positions: Mapping[float, Position], centre: float, bowl: Bowl | None, own: Fit | None
 ) -> tuple[Optimum, ...]:
     found = []
+    state: Position
     groups = [] if bowl is None else np.unique(bowl.cells.z).tolist()
     for size, group in zip(left.sizes.tolist(), left.groups, strict=True):
         z = math.log(size) - centre

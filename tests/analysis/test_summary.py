@@ -31,8 +31,8 @@ def test_answers_of_a_finished_sweep(tmp_path: Path) -> None:
         "The runner-up, trial t0001, is 0.05 nats per token behind (1.2 %); each was trained once, so how much of "
         "that is chance is not known.",
         "On the test split, which played no part in the choice, its loss is 4.1, perplexity 60.34.",
-        "How the best learning rate follows the batch size is not determined: none of 2 sizes has its best learning rate "
-        "well inside those tried.",
+        "How the best learning rate follows the batch size is not determined: none of 2 sizes has its best learning "
+        "rate well inside those tried.",
         "10 further trials that would tell more stand in next.yaml beside the report; `search` runs that file.",
         "4 trials: 2 completed, 1 stopped early, 1 diverged.",
         "20 epochs were trained in 40 s, 62 % of what running every trial to its end would have taken.",
