@@ -85,7 +85,7 @@ def _cells(trials: pd.DataFrame, table: pd.DataFrame, against: str) -> Cells:
     mean = by.mean()
     x, z = (np.log(mean.index.get_level_values(each).to_numpy(dtype=float)) for each in ("lr", "size"))
     columns: Floats = mean[[f"c{index}" for index in range(controls.shape[1])]].to_numpy(dtype=np.float64)
-    seeds: Floats = by.size().to_numpy(dtype=np.float64)
+    seeds: Floats = np.asarray(by.size(), dtype=np.float64)
     return Cells(x, z, mean["value"].to_numpy(dtype=np.float64), seeds, columns, columns)
 
 

@@ -3,10 +3,12 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
+from analysis.lr_words import law_sentences
 from tune_newllm.cli.main import commands
 from tune_newllm.sweep.loading import parse_spec
 from tune_newllm.sweep.source import parse_yaml
@@ -36,6 +38,16 @@ def test_every_command_parses(call):
     for word in words:
         if word.endswith(".yaml"):
             assert (ROOT / word).is_file()
+
+
+@pytest.mark.parametrize("text", [body for kind, body in BLOCKS if kind == "python"])
+def test_every_python_block_runs(text):
+    assert "sweeps/sqrt_law" in text
+    found: dict[str, Any] = {}
+    exec(text.replace("sweeps/sqrt_law", str(ROOT / "tests" / "records" / "sqrt_law")).replace(".show()", ""), found)
+    assert found["law"].verdict == "square-root scaling"
+    # What the text above the block quotes.
+    assert law_sentences(found["law"])[0] in " ".join(README.split())
 
 
 def test_every_command_and_file_is_mentioned():
