@@ -16,7 +16,8 @@ def body(parts: Sequence[Section]) -> str:
 
 
 def _section(part: Section, texts: Texts) -> str:
-    drawn = [_figure(figure, part.least_width, texts) for figure in part.figures]
+    made = [compact(figure, texts) for figure in part.figures]
+    drawn = [_figure(figure, one.json, part.least_width) for figure, one in zip(part.figures, made, strict=True)]
     for index, (title, text) in enumerate(part.captions):
         drawn[index] = (
             f'<div class="panel"><h3>{escape(title)}</h3><p class="note">{escape(text)}</p>{drawn[index]}</div>'
@@ -25,13 +26,16 @@ def _section(part: Section, texts: Texts) -> str:
     if len(part.figures) > 1:
         figures = f'<div class="grid">{figures}</div>'
     guide = f'<p class="guide">{escape(part.guide)}</p>' if part.guide else ""
+    shown, points = sum(one.drawn for one in made), sum(one.points for one in made)
+    if shown < points:
+        guide += f'<p class="note">Drawn are {shown:,} of {points:,} points, evenly chosen.</p>'
     return f'<section id="{part.anchor}">\n<h2>{escape(part.title)}</h2>\n{guide}\n{figures}\n{part.body}</section>'
 
 
-def _figure(figure: Figure, least_width: int, texts: Texts) -> str:
+def _figure(figure: Figure, content: str, least_width: int) -> str:
     # Its height keeps the page from jumping while figures are drawn one after the other.
     style = f"min-height: {figure.layout.height:g}px" + (f"; --least: {least_width}px" if least_width else "")
     return (
         f'<div class="wide"><div class="figure" style="{style}"></div>'
-        f'<script type="application/json">{compact(figure, texts)}</script></div>'
+        f'<script type="application/json">{content}</script></div>'
     )

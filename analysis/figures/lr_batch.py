@@ -38,7 +38,7 @@ def lr_batch_data(sweep: Sweep) -> LrBatch | None:
     if trials["batch"].nunique() < 2 or trials["lr"].nunique() < 2:
         return None
     ranked = best(sweep, len(sweep.trials)).trials
-    full = trials.loc[[row for row in ranked.index if row in trials.index and trials["full_fidelity"][row]]]
+    full = trials.loc[ranked.index[ranked.index.isin(trials.index[trials["full_fidelity"]])]]
     firsts = full.drop_duplicates("batch").set_index("batch")["trial_id"].sort_index()
     return LrBatch(
         trials["trial_id"].to_numpy(),
