@@ -12,6 +12,7 @@ from ..load import Sweep
 from ..words import shown
 from .axes import log_ticks
 from .lr_batch import LrBatch, lr_batch_data
+from .lr_law import LawLines, batch_law, law_lines_data
 from .style import MUTED, base, hover_lines, leader, upper_frame
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -88,33 +89,66 @@ def _lines(lines: Sequence[Line | None], mode: str, shape: str) -> go.Figure:
     return figure
 
 
-def lr_batch_overlay_data(sweeps: Sequence[Sweep]) -> list[LrBatch | None]:
-    """`lr_batch_data` of each; None where learning rate and batch size do not both vary."""
-    return [lr_batch_data(sweep) for sweep in sweeps]
+class Overlay(NamedTuple):
+    """Learning rate against batch size in one sweep."""
+
+    trials: LrBatch
+    law: LawLines | None
+    """None where no law was found."""
+
+
+def lr_batch_overlay_data(sweeps: Sequence[Sweep]) -> list[Overlay | None]:
+    """What each has to show; None where learning rate and batch size do not both vary."""
+    found = [lr_batch_data(sweep) for sweep in sweeps]
+    laws = [batch_law(sweep) for sweep in sweeps]
+    return [
+        None if trials is None else Overlay(trials, None if law is None else law_lines_data(law))
+        for trials, law in zip(found, laws, strict=True)
+    ]
 
 
 def lr_batch_overlay(sweeps: Sequence[Sweep], names: Sequence[str]) -> go.Figure:
-    """Learning rate against batch size; small: every trial, large and joined: the best of each batch size."""
+    """Learning rate against batch size; small: every trial, large: the best of each batch size; lines: the laws."""
     figure = base(460)
     data = [(at, found) for at, found in enumerate(lr_batch_overlay_data(sweeps)) if found is not None]
     for at, found in data:
-        hover = hover_lines(sweeps[at], found.trial_ids)
-        winners = [found.trial_ids.tolist().index(name) for name in found.best_per_batch.values()]
-        full = found.outcome == "full"
-        shared: dict[str, Any] = {"legendgroup": str(at), "hovertemplate": "%{text}<extra></extra>"}
-        colour, symbol, name = COLOURS[at % 6], SYMBOLS[at % 6], html.escape(names[at])
-        for chosen, opacity in ((full, 0.55), (~full, 0.2)):
-            marker = {"size": 6, "color": colour, "symbol": symbol, "opacity": opacity}
-            dots = go.Scatter(x=found.batch[chosen], y=found.lr[chosen], text=hover[chosen], mode="markers", **shared)
-            figure.add_trace(dots.update(marker=marker, name=name, showlegend=not winners and chosen is full))
-        if winners:
-            joined = go.Scatter(x=found.batch[winners], y=found.lr[winners], text=hover[winners], **shared)
-            line = {"color": colour, "dash": DASHES[at % 6], "width": 2}
-            marker = {"size": 14, "color": colour, "symbol": symbol, "line": {"width": 1, "color": MUTED}}
-            figure.add_trace(joined.update(mode="lines+markers", line=line, marker=marker, name=name))
+        name, hover = html.escape(names[at]), hover_lines(sweeps[at], found.trials.trial_ids)
+        if found.law is not None:
+            _law(figure, found.law, at, name)
+        full = found.trials.outcome == "full"
+        best = np.isin(found.trials.trial_ids, list(found.trials.best_per_batch.values()))
+        _dots(figure, found.trials, hover, full & ~best, at, {"size": 6, "opacity": 0.55})
+        _dots(figure, found.trials, hover, ~full, at, {"size": 6, "opacity": 0.2})
+        outline = {"width": 1, "color": MUTED}
+        shown_as = name if found.law is None else f"{name}, best of a batch size"
+        _dots(figure, found.trials, hover, best, at, {"size": 13, "line": outline}, shown_as)
     if data:
-        _log_axes(figure, [found for _, found in data])
+        _log_axes(figure, [found.trials for _, found in data])
     return figure
+
+
+def _law(figure: go.Figure, law: LawLines, at: int, name: str) -> None:
+    """The line of a law in the colour of its sweep, and its 95 % band."""
+    colour, bounded = COLOURS[at % 6], np.isfinite(law.low)
+    sizes = law.sizes[bounded]
+    band = go.Scatter(x=[*sizes, *sizes[::-1]], y=[*law.high[bounded], *law.low[bounded][::-1]], mode="none")
+    figure.add_trace(band.update(fill="toself", fillcolor=f"{colour}26", hoverinfo="skip", showlegend=False))
+    line = {"color": colour, "dash": DASHES[at % 6], "width": 2.5}
+    figure.add_trace(go.Scatter(x=law.sizes, y=law.lr, mode="lines", name=f"{name}, law", line=line, hoverinfo="skip"))
+
+
+def _dots(
+    figure: go.Figure,
+    data: LrBatch,
+    hover: np.ndarray,
+    chosen: np.ndarray,
+    at: int,
+    look: dict[str, Any],
+    name: str = "",
+) -> None:
+    marker = look | {"color": COLOURS[at % 6], "symbol": SYMBOLS[at % 6]}
+    dots = go.Scatter(x=data.batch[chosen], y=data.lr[chosen], text=hover[chosen], mode="markers", name=name)
+    figure.add_trace(dots.update(marker=marker, hovertemplate="%{text}<extra></extra>", showlegend=bool(name)))
 
 
 def _log_axes(figure: go.Figure, data: Sequence[LrBatch]) -> None:

@@ -66,8 +66,8 @@ def _lr_batch(sweeps: Sequence[Sweep], names: Sequence[str]) -> Section | None:
     if sum(found is not None for found in figures.lr_batch_overlay_data(sweeps)) < 2:
         return None
     guide = (
-        "Large symbols are the best trial of each batch size, joined for each sweep; small ones are the other trials, "
-        "faint where they did not run to their end."
+        "Large symbols are the best trial of each batch size; small ones are the other trials, faint where they did "
+        "not run to their end. Lines are the laws of the best learning rate, with 95 % bands, where one was found."
     )
     return Section("lr-batch", "Learning rate and batch size", guide, [figures.lr_batch_overlay(sweeps, names)])
 

@@ -166,6 +166,10 @@ def test_the_learning_rate_laws_side_by_side(tmp_path: Path) -> None:
     assert said.endswith("(95 % intervals): the intervals do not all overlap.")
     assert "square-root scaling fits" in answer(content, "learning rate")[0]
     assert "no scaling fits" in answer(content, "learning rate")[2]
+    drawn = figures.lr_batch_overlay(sweeps, ["s0", "s1", "s2"])
+    lines = [trace for trace in drawn.data if trace.mode == "lines"]
+    assert [trace.y[0] for trace in lines] == pytest.approx([law.predict(8).lr for law in laws])
+    assert len({trace.line.color for trace in lines}) == len({trace.line.dash for trace in lines}) == 3
     first = content["sweeps"][0]["importances"]["parameters"][0]
     assert answer(content, "importance")[0].startswith(f"learning rate {100 * first['importance']:.0f} % (")
     overlapping = analysis.compare(sweeps[:2])["answers"]
@@ -225,10 +229,11 @@ def test_figures_of_several_sweeps(tmp_path: Path) -> None:
         assert list(trace.y) == best_so_far(each)[1].tolist()
     overlay = figures.lr_batch_overlay(sweeps, names)
     assert sum(len(trace.x) for trace in overlay.data if trace.mode == "markers") == 40
-    joined = next(trace for trace in overlay.data if trace.mode == "lines+markers")
-    best = figures.lr_batch_data(sweeps[0])
-    assert best is not None
-    assert list(joined.x) == sorted(best.best_per_batch)
+    for at, each in enumerate(sweeps[:2]):
+        best = figures.lr_batch_data(each)
+        assert best is not None
+        large = [trace for trace in overlay.data if trace.mode == "markers" and trace.marker.size == 13][at]
+        assert sorted(large.x) == sorted(best.best_per_batch)
 
 
 def test_the_page_of_sweeps_in_any_state(tmp_path: Path) -> None:
