@@ -19,7 +19,9 @@ class Group(NamedTuple):
     """The trials of one size."""
 
     lowest: float
-    """Lowest learning rate of those that ran to their end; NaN without any, as the highest."""
+    """Lowest learning rate of those that ran to their end or were stopped; NaN without any, as the highest.
+
+    A stopped trial has no loss to compare, but was worse than others: the best rate does not lie beyond it."""
     highest: float
     diverged: float
     """Lowest learning rate that diverged above the best of them; NaN without one."""
@@ -59,21 +61,23 @@ def cells_of(trials: pd.DataFrame, against: str) -> tuple[Cells, Left]:
         "not trained to the end": int((~fit & (state != "diverged")).sum()),
     }
     sizes = np.unique(table.loc[known, "size"].to_numpy(dtype=float))
-    groups = [_group(table[fit & (table["size"] == size)], table[_at(table, known, state, size)]) for size in sizes]
+    stopped = known & (state == "stopped")
+    groups = [
+        _group(*(table[kind & (table["size"] == size)] for kind in (fit, stopped, known & (state == "diverged"))))
+        for size in sizes
+    ]
     return _cells(trials[fit], table[fit], against), Left(sizes, groups, excluded)
 
 
-def _at(table: pd.DataFrame, known: pd.Series, state: pd.Series, size: float) -> pd.Series:
-    return known & (state == "diverged") & (table["size"] == size)
-
-
-def _group(whole: pd.DataFrame, diverged: pd.DataFrame) -> Group:
+def _group(whole: pd.DataFrame, stopped: pd.DataFrame, diverged: pd.DataFrame) -> Group:
+    tried = pd.concat([whole["lr"], stopped["lr"]])
     if whole.empty:
-        return Group(math.nan, math.nan, float(diverged["lr"].min()) if len(diverged) else math.nan, 0)
+        bound = float(diverged["lr"].min()) if len(diverged) else math.nan
+        return Group(float(tried.min()), float(tried.max()), bound, 0)
     best = float(whole["lr"].iloc[int(whole["value"].to_numpy().argmin())])
     above = diverged.loc[diverged["lr"] > best, "lr"]
     bound = float(above.min()) if len(above) else math.nan
-    return Group(float(whole["lr"].min()), float(whole["lr"].max()), bound, len(whole))
+    return Group(float(tried.min()), float(tried.max()), bound, len(whole))
 
 
 def _cells(trials: pd.DataFrame, table: pd.DataFrame, against: str) -> Cells:

@@ -45,8 +45,10 @@ def fit_lr_law(trials: pd.DataFrame, against: str) -> LrLaw:
         cells.x, cells.z - centre, *(getattr(cells, each) for each in ("loss", "seeds", "controls", "shifts"))
     )
     positions: dict[float, Position] = {}
+    tried = [(math.log(each.lowest), math.log(each.highest)) for each in left.groups]
+    ends = dict(zip((np.log(left.sizes) - centre).tolist(), tried, strict=True))
     try:
-        bowl, own = _resolved(cells, positions)
+        bowl, own = _resolved(cells, ends, positions)
     except NoBowl as why:
         optima = _optima(left, positions, centre, None, None)
         return LrLaw(
@@ -65,7 +67,9 @@ def fit_lr_law(trials: pd.DataFrame, against: str) -> LrLaw:
     )  # fmt: skip
 
 
-def _resolved(cells: Cells, positions: dict[float, Position]) -> tuple[Bowl, Fit]:
+def _resolved(
+    cells: Cells, tried: Mapping[float, tuple[float, float]], positions: dict[float, Position]
+) -> tuple[Bowl, Fit]:
     """The joint fit of those groups whose lowest point lies inside what they tried; where the others lie."""
     used = cells
     while True:
@@ -79,9 +83,9 @@ def _resolved(cells: Cells, positions: dict[float, Position]) -> tuple[Bowl, Fit
             bowl = bowls.find(used)
             shown = {z: len(np.unique(bowl.cells.x[bowl.cells.z == z])) for z in np.unique(used.z)}
             thin = [float(z) for z, count in shown.items() if count < FEWEST_RATES]
-            outside = {} if thin else _outside(used, bowl)
+            outside = {} if thin else _outside(tried, bowl)
         except NoBowl:
-            lowest = _lowest_at_edge(used)
+            lowest = _lowest_at_edge(used, tried)
             if not lowest:
                 raise
             positions |= lowest
@@ -99,30 +103,35 @@ def _too_few_groups(count: int, positions: Mapping[float, Position]) -> str:
     return words + (f"; {edges} of them have it at an edge" if edges else "")
 
 
-def _outside(cells: Cells, bowl: Bowl) -> dict[float, Position]:
+def _outside(tried: Mapping[float, tuple[float, float]], bowl: Bowl) -> dict[float, Position]:
     """The group whose lowest point lies farthest outside the learning rates that it tried, if any does."""
     own = bowls.own_lines(bowl)
     found: dict[float, tuple[float, Position]] = {}
     for index, z in enumerate(np.unique(bowl.cells.z)):
         lowest = float(bowl.line(z)) + bowls.lowest(own, [1 + index], np.ones(1))[1]
-        x = cells.x[cells.z == z]
-        if lowest < x.min():
-            found[float(z)] = (x.min() - lowest, "low edge")
-        elif lowest > x.max():
-            found[float(z)] = (lowest - x.max(), "high edge")
+        low, high = _of(tried, float(z))
+        if lowest < low:
+            found[float(z)] = (low - lowest, "low edge")
+        elif lowest > high:
+            found[float(z)] = (lowest - high, "high edge")
     if not found:
         return {}
     worst = max(found, key=lambda z: found[z][0])
     return {worst: found[worst][1]}
 
 
-def _lowest_at_edge(cells: Cells) -> dict[float, Position]:
+def _of(tried: Mapping[float, tuple[float, float]], z: float) -> tuple[float, float]:
+    return tried[min(tried, key=lambda each: abs(each - z))]
+
+
+def _lowest_at_edge(cells: Cells, tried: Mapping[float, tuple[float, float]]) -> dict[float, Position]:
     """Groups whose lowest cell is the first or the last of the learning rates that they tried."""
     found: dict[float, Position] = {}
     for z in np.unique(cells.z):
         x = cells.x[cells.z == z]
         best = x[np.argmin(cells.loss[cells.z == z])]
-        if best in (x.min(), x.max()):
+        low, high = _of(tried, float(z))
+        if best in (x.min(), x.max()) and not low < best < high:
             found[float(z)] = "low edge" if best == x.min() else "high edge"
     return found
 

@@ -41,7 +41,7 @@ class Optimum(NamedTuple):
             or `too few` different ones were tried near it.
         lr: the best learning rate; NaN unless it is inside.
         interval: 95 %; None where it is not bounded.
-        tried: lowest and highest learning rate of the trials that ran to their end.
+        tried: lowest and highest learning rate of the trials that ran to their end or were stopped early.
         diverged: lowest learning rate above those that diverged, an upper bound; NaN without one.
         trials: trials that ran to their end.
     """

@@ -106,6 +106,17 @@ def test_an_optimum_on_the_edge_is_flagged_and_left_out():
     )
 
 
+def test_a_stopped_trial_beyond_it_brackets_an_optimum():
+    trials = table(noisy(0.0), np.geomspace(6e-4, 4e-3, 7))
+    beside = trials[(trials["training.batch_size"] == 32) & (trials["lr"] > 1.05e-3)]
+    trials = pd.concat([trials[trials["training.batch_size"] != 32], beside])
+    assert fit_lr_batch_law(trials).optima[1].position == "low edge"
+    stopped = beside.iloc[:1].assign(lr=6e-4, state="stopped", full_fidelity=False, value=2.5, config_id="stopped")
+    optimum = fit_lr_batch_law(pd.concat([trials, stopped])).optima[1]
+    assert optimum.position == "inside"
+    assert optimum.tried.low == 6e-4
+
+
 def test_too_little_is_not_determined():
     one = table(noisy(0.5), batches=(32,))
     assert fit_lr_batch_law(one).verdict == "not determined"
