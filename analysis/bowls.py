@@ -230,3 +230,8 @@ def lowest(fit: Fit, columns: list[int], at: Floats) -> tuple[float, float, floa
 def two_sided(t: float, df: int) -> float:
     """Probability of a t at least as far from 0."""
     return float(2 * stdtr(df, -abs(t)))
+
+
+def exponential(x: float) -> float:
+    """exp(x), infinite where no number is so large: a bowl that is hardly one has its lowest point anywhere."""
+    return math.exp(x) if x < 700 else math.inf

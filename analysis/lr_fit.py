@@ -61,7 +61,7 @@ def fit_lr_law(trials: pd.DataFrame, against: str) -> LrLaw:
     excluded |= {"far from the best learning rate, or at an edge": int(cells.seeds.sum() - bowl.cells.seeds.sum())}
     verdict, reason = _verdict(interval, bend, EXPONENTS.get(against, {}))
     return LrLaw(
-        against, verdict, reason, bowl.beta, math.exp(bowl.alpha - bowl.beta * centre), interval, p, bend,
+        against, verdict, reason, bowl.beta, bowls.exponential(bowl.alpha - bowl.beta * centre), interval, p, bend,
         bowl.curvature, bowl.noise, int(bowl.cells.seeds.sum()), {k: v for k, v in excluded.items() if v},
         _optima(left, positions, centre, bowl, own), bowl, own, bent, centre,
     )  # fmt: skip
@@ -167,7 +167,7 @@ def _bend(bowl: Bowl, centre: float) -> tuple[Fit | None, Bend | None]:
     small, large = float(z.min()), float(z.max())
     turn = (2 * float(k) * bowl.beta - float(q)) / (2 * float(q2)) if q2 else math.nan
     crosses = exponent(small) * exponent(large) < 0
-    return fit, Bend(p, exponent(small), exponent(large), math.exp(turn + centre) if crosses else math.nan)
+    return fit, Bend(p, exponent(small), exponent(large), bowls.exponential(turn + centre) if crosses else math.nan)
 
 
 def _verdict(interval: Interval, bend: Bend | None, laws: Mapping[str, float]) -> tuple[str, str]:
@@ -199,8 +199,10 @@ def _optima(
         if near is not None and bowl is not None and own is not None:
             low, off, high = bowls.lowest(own, [1 + near], np.ones(1))
             line, state = float(bowl.line(z)), "inside"
-            lr = math.exp(line + off)
-            interval = None if math.isinf(low) else Interval(math.exp(line + low), math.exp(line + high))
+            lr = bowls.exponential(line + off)
+            interval = (
+                None if math.isinf(low) else Interval(bowls.exponential(line + low), bowls.exponential(line + high))
+            )
         tried = Interval(group.lowest, group.highest)
         found.append(Optimum(size, state, lr, interval, tried, group.diverged, group.trials))
     return tuple(found)

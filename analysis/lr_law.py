@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .bowls import Bowl, Fit, Floats, lowest
+from .bowls import Bowl, Fit, Floats, exponential, lowest
 
 BENT = 0.01
 """Probability by chance below which a bend is claimed; a single exponent is a good summary of a slight one."""
@@ -140,9 +140,9 @@ class LrLaw:
         columns = [1, 2] if bent is None else [1, 2, -1]
         low, off, high = lowest(fit, columns, np.array(terms))
         line = float(self._bowl.line(z))
-        interval = None if math.isinf(low) else Interval(math.exp(line + low), math.exp(line + high))
+        interval = None if math.isinf(low) else Interval(exponential(line + low), exponential(line + high))
         sizes = [each.size for each in self.optima if each.position == "inside"]
-        return Recommendation(math.exp(line + off), interval, max(1.0, size / max(sizes), min(sizes) / size))
+        return Recommendation(exponential(line + off), interval, max(1.0, size / max(sizes), min(sizes) / size))
 
     def bowl(self, size: float, points: int = 41) -> tuple[Floats, Floats]:
         """Learning rates and the losses of the fitted bowl of one size, where there are trials; empty without one."""

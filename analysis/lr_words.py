@@ -1,6 +1,7 @@
 """The laws of the best learning rate in plain sentences and in numbers."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 from .load import Sweep
@@ -53,12 +54,16 @@ def _verdict(law: LrLaw) -> str:
     others = [each for each in EXPONENTS[law.against] if each != law.verdict]
     grows = f"The best learning rate goes with {power}"
     if law.verdict == "neither":
-        return f"{grows}: {_neither(others)} fits."
+        return f"{grows}: {_neither(law)}."
     return f"{grows}: {law.verdict} fits, {' and '.join(others)} {'does' if len(others) == 1 else 'do'} not."
 
 
-def _neither(names: list[str]) -> str:
-    return f"neither {' nor '.join(names)}" if len(names) == 2 else f"none of {', '.join(names[:-1])} and {names[-1]}"
+def _neither(law: LrLaw) -> str:
+    laws = sorted(EXPONENTS[law.against].items(), key=lambda each: each[1])
+    around = [names for names in pairwise(laws) if names[0][1] < law.exponent < names[1][1]]
+    if around:
+        return f"between {around[0][0][0]} and {around[0][1][0]}, neither of which fits"
+    return f"none of {', '.join(name for name, _ in laws[:-1])} and {laws[-1][0]} fits"
 
 
 def _recommended(law: LrLaw) -> list[str]:

@@ -16,7 +16,7 @@ import analysis
 from analysis import bowls, figures
 from analysis.lr_cells import cells_of
 from analysis.lr_fit import fit_lr_batch_law, fit_lr_size_law
-from analysis.lr_words import law_sentences
+from analysis.lr_words import law_sentences, law_summary
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import calibration
@@ -92,7 +92,7 @@ def test_verdict_and_its_sentence(exponent, verdict):
     assert {name for name, p in law.p.items() if p >= 0.05} == set(law.possible)
     said = law_sentences(law)[0]
     assert said.startswith(f"The best learning rate goes with batch size^{law.exponent:.2f} (95 % interval")
-    assert (f"{verdict} fits" in said) or "none of no scaling, square-root scaling and linear scaling fits" in said
+    assert (f"{verdict} fits" in said) or "between no scaling and square-root scaling, neither of which fits" in said
 
 
 def test_an_optimum_on_the_edge_is_flagged_and_left_out():
@@ -246,3 +246,21 @@ def test_figures_show_the_law_and_its_bowls(tmp_path):
     drawn = {trace.name for trace in figures.lr_batch(sweep).data}
     assert {"law", "95 % band", "fitted optimum", "square-root scaling", "linear scaling"} <= drawn
     assert len(figures.bowls_figure(sweep, law).data) == 10
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 40), st.floats(0, 0.3))
+def test_whatever_the_losses_are_there_is_an_answer(seed, count, spread):
+    """Losses without any bowl have lowest points anywhere, also where no number reaches."""
+    rng = np.random.default_rng(seed)
+    trials = pd.DataFrame(
+        {
+            "lr": 1e-3 * np.exp(spread * 10 * rng.normal(size=count)),
+            "training.batch_size": rng.choice([8, 32, 128], count),
+            "value": 2 + 0.1 * rng.normal(size=count),
+            "state": rng.choice(["completed", "stopped", "diverged"], count, p=[0.8, 0.1, 0.1]),
+        }
+    )
+    law = fit_lr_batch_law(trials)
+    assert law_sentences(law)
+    assert law_summary(law)["verdict"] == law.verdict

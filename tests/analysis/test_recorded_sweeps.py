@@ -48,3 +48,15 @@ def test_loss_at_the_recommended_rate_is_the_lowest():
         lr = law.predict(float(batch)).lr
         between = np.interp(np.log(lr), np.log(means.index), means)
         assert between <= means.min() + 0.006
+
+
+def test_the_main_job_reaches_a_verdict():
+    """Four epochs give a steeper law than six: the exponent drifts with the budget, so budgets are not pooled."""
+    sweep = analysis.load(RECORDS / "lr_batch")
+    law = fit_lr_batch_law(sweep.trials)
+    assert law.verdict == "neither"
+    assert law.excluded["not trained to the end"] == (sweep.trials["state"] == "stopped").sum() == 11
+    longer = fit_lr_batch_law(analysis.load(RECORDS / "sqrt_law").trials)
+    assert longer.exponent < law.exponent < 0.65
+    for batch in (8, 128):
+        assert law.predict(batch).lr == pytest.approx(longer.predict(batch).lr, rel=0.25)
