@@ -8,6 +8,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="follows processes through /proc")
 def test_a_sweep_whose_processes_are_killed_ends_as_an_undisturbed_one(tmp_path):
     from torture import torture
