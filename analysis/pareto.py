@@ -12,12 +12,11 @@ from .words import digits, duration, export_command
 
 Cost = Literal["parameters", "seconds", "memory"]
 
-NOISE: dict[Cost, float] = {"parameters": 1.0, "seconds": 1.25, "memory": 1.1}
-"""How many times the lowest a cost must reach somewhere before it says anything: two trainings of the same
-configuration differ by less."""
+NOISE: dict[Cost, float] = {"parameters": 0.0, "seconds": 0.05, "memory": 0.02}
+"""Share by which a cost differs between two trainings of the same configuration, at least."""
 
-SAME: dict[Cost, float] = {"parameters": 0.0, "seconds": 0.05, "memory": 0.02}
-"""Share by which a cheaper point must be cheaper than the next better one to stand on the front: less is chance."""
+LEAST = 4
+"""Times the noise by which the highest cost must exceed the lowest to say anything."""
 
 NEAR = 0.01
 """Share of the best loss within which a configuration counts as nearly as good."""
@@ -42,6 +41,8 @@ class Front(NamedTuple):
     trial_ids: list[str]
     costs: np.ndarray
     losses: np.ndarray
+    noise: float
+    """Share by which costs differ by chance."""
     points: list[Point]
     """The front, from the cheapest to the best."""
 
@@ -61,27 +62,41 @@ def pareto(sweep: Sweep) -> list[Front]:
     rows = full_fidelity(sweep)
     if len(rows) < 2:
         return []
-    costs = _costs(sweep, rows)
-    made = []
-    for cost in NOISE:
+    costs, made = _costs(sweep, rows), []
+    for cost, least in NOISE.items():
+        noise = max(least, _unsteadiness(sweep, rows)) if cost == "seconds" else least
         known = costs[cost].notna() & (costs[cost] > 0)
         values = costs.loc[known, cost].to_numpy(dtype="float64")
-        if len(values) > 1 and values.max() > NOISE[cost] * values.min():
-            made.append(_front(cost, rows[known], values))
+        if len(values) > 1 and values.max() > (1 + noise) ** LEAST * values.min():
+            made.append(_front(cost, rows[known], values, noise))
     return made
 
 
-def _front(cost: Cost, rows: pd.DataFrame, values: np.ndarray) -> Front:
+def _front(cost: Cost, rows: pd.DataFrame, values: np.ndarray, noise: float) -> Front:
     means, ids = rows["mean"].to_numpy(dtype="float64"), rows["trial_id"].tolist()
     lowest = np.inf
     points: list[Point] = []
     for at in np.lexsort((means, values)).tolist():
         if means[at] < lowest:
             lowest = means[at]
-            while points and values[at] <= points[-1].cost * (1 + SAME[cost]):
+            # One that is cheaper by chance alone is not worth choosing.
+            while points and values[at] <= points[-1].cost * (1 + noise):
                 points.pop()
             points.append(Point(ids[at], float(values[at]), float(means[at]), float(rows["behind"].iloc[at])))
-    return Front(cost, ids, values, means, points)
+    return Front(cost, ids, values, means, noise, points)
+
+
+def _unsteadiness(sweep: Sweep, rows: pd.DataFrame) -> float:
+    """Share by which times of the same work differ: between the epochs of a trial, or between the seeds of a
+    configuration where that is more. On a machine that does other work as well times say little."""
+    trials = sweep.trials[sweep.trials["full_fidelity"] & sweep.trials["number"].isin(rows["number"])]
+    epochs = sweep.epochs[sweep.epochs["trial_id"].isin(trials["trial_id"]) & (sweep.epochs["seconds"] > 0)]
+    trials = trials[trials["seconds"] > 0]
+    spreads = [
+        float(np.sqrt(np.log(table["seconds"]).groupby(table[key]).var().mean()))
+        for table, key in ((epochs, "trial_id"), (trials, "number"))
+    ]
+    return float(np.expm1(np.nanmax([*spreads, 0.0])))
 
 
 def _costs(sweep: Sweep, rows: pd.DataFrame) -> pd.DataFrame:
@@ -109,6 +124,7 @@ def pareto_summary(sweep: Sweep) -> dict[str, Any]:
     return {
         front.cost: {
             "configurations": len(front.costs),
+            "noise": front.noise,
             "front": [point._asdict() | _export(sweep, point) for point in front.points],
             "near": front.near()._asdict() | {"within": NEAR},
         }
@@ -135,7 +151,7 @@ def pareto_sentences(sweep: Sweep) -> list[str]:
     said = []
     for front in pareto(sweep):
         near, best = front.near(), front.points[-1]
-        if near.cost <= WORTH * best.cost:
+        if near.cost <= min(WORTH, (1 + front.noise) ** -LEAST) * best.cost:
             cheap = priced(front.cost, near.cost).removesuffix(" parameters")
             said.append(
                 f"{_MOST[front.cost]} is trial {near.trial_id} ({cheap} against "

@@ -58,7 +58,7 @@ def cost_data(sweep: Sweep) -> list[CostPoints]:
                 continue
             rows = trials[known].assign(size_=size[known], value_=value[known])
             medians = rows.groupby("size_")["value_"].median()
-            kept = sampled(rows, MOST_POINTS)
+            kept, few = sampled(rows, MOST_POINTS), len(medians) <= MOST_SIZES
             made.append(
                 CostPoints(
                     quantity,
@@ -66,9 +66,7 @@ def cost_data(sweep: Sweep) -> list[CostPoints]:
                     kept["trial_id"].to_numpy(dtype="object"),
                     kept["size_"].to_numpy(),
                     kept["value_"].to_numpy(),
-                    dict(zip(medians.index.tolist(), medians.tolist(), strict=True))
-                    if len(medians) <= MOST_SIZES
-                    else {},
+                    dict(zip(medians.index.tolist(), medians.tolist(), strict=True)) if few else {},
                 )
             )
     return made

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sweep_folders import CONDITIONAL, SPEC, Trial, conditional_trials, lr_batch, write_sweep
 
@@ -76,16 +76,29 @@ def test_the_seeds_of_a_configuration_are_one_point(tmp_path: Path) -> None:
     assert [point.trial_id for point in front.points] == ["t0000-0", "t0001-0"]
 
 
+def test_times_of_an_unsteady_machine_say_nothing(tmp_path: Path) -> None:
+    def trials(*seconds: float) -> list[Trial]:
+        return [
+            Trial({"model.num_layers": layers}, [4.0 + 0.1 / layers] * 2, "completed", "patience", {}, epochs)
+            for layers, factor in ((1, 1.0), (8, 3.0))
+            for epochs in [[{"seconds": factor * each} for each in seconds]]
+        ]
+
+    assert [front.cost for front in pareto(made(tmp_path / "s", trials(10, 10.5), LAYERS))] == ["seconds"]
+    assert pareto(made(tmp_path / "t", trials(10, 25), LAYERS)) == []
+
+
 points = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=30)
 
 
+@settings(deadline=None)
 @given(points)
 def test_nothing_beats_a_point_of_the_front_and_something_does_all_others(
     pairs: list[tuple[int, int]],
 ) -> None:
     costs, losses = np.array(pairs, dtype=float).T
     rows = pd.DataFrame({"trial_id": [str(at) for at in range(len(pairs))], "mean": losses, "behind": losses})
-    front = _front("parameters", rows, costs)
+    front = _front("parameters", rows, costs, 0.0)
     chosen = {int(point.trial_id) for point in front.points}
     for at in range(len(pairs)):
         better = (costs <= costs[at]) & (losses <= losses[at]) & ((costs < costs[at]) | (losses < losses[at]))
