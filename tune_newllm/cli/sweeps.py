@@ -1,5 +1,6 @@
 """Commands that begin a sweep and that read one: search, status, report."""
 
+import os
 from pathlib import Path
 
 import click
@@ -88,6 +89,7 @@ def status(sweep: Path, as_json: bool) -> int:
     \b
       python -m tune_newllm status sweeps/lr_batch --json
     """
+    _one_thread()
     import analysis
 
     loaded = analysis.load(sweep)
@@ -115,6 +117,7 @@ def report(sweeps: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
       python -m tune_newllm report sweeps/lr_batch
       python -m tune_newllm report sweeps/lr_batch sweeps/lr_batch-2
     """
+    _one_thread()
     if len(sweeps) > 1:
         return _report_several(sweeps, out, as_json)
     import analysis
@@ -132,6 +135,15 @@ def report(sweeps: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
         written = analysis.write_report(loaded, here)
     show(analysis.summary(loaded), [*analysis.answers(loaded), f"report: {written}"], as_json)
     return 0
+
+
+def _one_thread() -> None:
+    """Have numpy compute with one thread, unless it is loaded or the user chose otherwise.
+
+    The threads of its OpenBLAS wait for each other by spinning, which takes seconds for every small matrix while
+    trainings use all processors.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _report_several(sweeps: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
