@@ -1,6 +1,8 @@
 """How much each searched parameter decides whether a configuration is among the best."""
 
 import math
+import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,16 +65,13 @@ def importances(sweep: Sweep) -> Importances:
     coded = terms(sweep, rows, 1)
     if len(coded) < 2:
         return Importances([], len(rows), 0, "they compare parameters, and fewer than two vary")
-    trials = _trials(coded, rows["mean"].to_numpy(dtype="float64"))
+    study = _study(_trials(coded, rows["mean"].to_numpy(dtype="float64")))
     share = min(0.5, max(0.1, LEAST_BEST / len(rows)))
-    found = _evaluate(trials, coded, share)
+    found = _evaluate(study, range(len(rows)), coded, share)
     generator = np.random.default_rng(0)
-    half = len(trials) // 2
+    half = len(rows) // 2
     repeats = np.array(
-        [
-            _evaluate([trials[at] for at in generator.permutation(len(trials))[:half]], coded, share)
-            for _ in range(REPEATS)
-        ]
+        [_evaluate(study, generator.permutation(len(rows))[:half].tolist(), coded, share) for _ in range(REPEATS)]
     )
     low, high = np.quantile(repeats, [0.05, 0.95], axis=0)
     made = [
@@ -109,8 +108,7 @@ def _trials(coded: list[Term], loss: np.ndarray) -> list[Any]:
     return made
 
 
-def _evaluate(trials: list[Any], coded: list[Term], share: float) -> np.ndarray:
-    """[parameters] importances that sum to 1, in the order of `coded`."""
+def _study(trials: list[Any]) -> Any:
     import optuna
 
     verbosity = optuna.logging.get_verbosity()
@@ -118,10 +116,22 @@ def _evaluate(trials: list[Any], coded: list[Term], share: float) -> np.ndarray:
     study = optuna.create_study()
     optuna.logging.set_verbosity(verbosity)
     study.add_trials(trials)
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share)
-    present = {path for trial in trials for path in trial.params}
+    return study
+
+
+def _evaluate(study: Any, chosen: Sequence[int], coded: list[Term], share: float) -> np.ndarray:
+    """[parameters] importances that sum to 1 by the trials of these numbers, in the order of `coded`."""
+    from optuna.importance import PedAnovaImportanceEvaluator
+
+    kept = set(chosen)
+    present = {path for trial in study.get_trials(deepcopy=False) if trial.number in kept for path in trial.params}
     names = [one.path for one in coded if one.path in present]
-    found = evaluator.evaluate(study, params=names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # It says that low values of a target count as good, as they do here.
+        # Trials without a finite target do not count: a study for each half would take longer than all else.
+        found = PedAnovaImportanceEvaluator(target_quantile=share).evaluate(
+            study, params=names, target=lambda trial: trial.value if trial.number in kept else math.nan
+        )
     values = np.array([found.get(one.path, 0.0) for one in coded])
     total = values.sum()
     return values / total if total > 0 else np.full(len(coded), 1 / len(coded))
