@@ -211,7 +211,7 @@ def test_a_button_brushes_to_the_best_tenth(visit: Visit) -> None:
 
 def test_a_dark_page_turns_the_colours_of_losses(visit: Visit) -> None:
     read = """() => { const {layout, data} = document.querySelector('#lr-batch .figure');
-        return [layout.font.color, data.map(trace => trace.marker.colorscale).find(scale => scale)[0][1]]; }"""
+        return [layout.font.color, data.map(trace => trace.marker?.colorscale).find(scale => scale)[0][1]]; }"""
     light = visit.tab.evaluate(read)
     visit.tab.emulate_media(color_scheme="dark")
     visit.tab.wait_for_function(f"({read})()[0] !== {light[0]!r}")
