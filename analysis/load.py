@@ -1,8 +1,10 @@
 """A sweep folder, read into tables; also while the sweep is still being written, or on another machine."""
 
+import gc
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -97,6 +99,19 @@ class Sweep:
         return setting(self.spec, self.trials, path)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for garbage: a load makes hundreds of thousands of objects, all of them needed."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@_uncollected()
 def load(path: Path | str) -> Sweep:
     """Read a sweep folder.
 
