@@ -25,6 +25,7 @@ from sweep_folders import (
 )
 
 import analysis
+from analysis import figures
 from tune_newllm import records
 from tune_newllm.errors import FolderError
 
@@ -218,6 +219,26 @@ def test_a_dark_page_turns_the_colours_of_losses(visit: Visit) -> None:
     dark = visit.tab.evaluate(read)
     assert light[1] != dark[1]
     assert visit.complaints == []
+
+
+@pytest.mark.parametrize("name", ["lr_batch", "sqrt_law"])
+def test_reports_of_real_sweeps_open_and_brush(browser: Any, tmp_path: Path, name: str) -> None:
+    sweep = analysis.load(Path(__file__).parents[1] / "records" / name)
+    page = analysis.write_report(sweep, tmp_path)
+    visit = Visit(browser, page)
+    assert visit.complaints == []
+    assert {url.split("?")[0] for url in visit.requests if not url.startswith(("data:", "blob:"))} == {page.as_uri()}
+    assert min(visit.points()) > 0
+    law = figures.law_lines_data(figures.batch_law(sweep))
+    read = (
+        "() => document.querySelector('#lr-batch .figure')._fullData.find(trace => trace.name === 'fitted optimum').y"
+    )
+    assert visit.tab.evaluate(f"Array.from(({read})())") == pytest.approx(law.optima[:, 1].tolist(), rel=1e-3)
+    before = visit.tab.locator("#listing tbody tr").count()
+    visit.tab.get_by_role("button", name="best tenth").click()
+    visit.tab.wait_for_timeout(1000)
+    assert 0 < visit.tab.locator("#listing tbody tr:visible").count() < before
+    visit.tab.close()
 
 
 def test_on_a_phone_nothing_sticks_out(visit: Visit) -> None:
