@@ -159,6 +159,18 @@ def test_each_schedule_is_read_at_its_own_best_learning_rate(tmp_path: Path) -> 
     assert none.observed == pytest.approx(min(trial.losses[0] for trial in trials[:8]))
 
 
+def test_each_schedule_is_read_at_the_best_of_its_own_settings(tmp_path: Path) -> None:
+    rates, norms = np.geomspace(1e-3, 3e-2, 12), np.geomspace(0.1, 10, 12)[[3, 8, 0, 11, 5, 2, 9, 6, 1, 10, 4, 7]]
+    trials = bowl("none", 4.05, 5e-3, rates.tolist())
+    for trial, norm in zip(bowl("constant", 4.0, 5e-3, rates.tolist()), norms.tolist(), strict=True):
+        settings_of = trial.parameters | {"training.clip.norm": norm}
+        trials.append(replace(trial, parameters=settings_of, losses=[trial.losses[0] + 0.03 * math.log(norm) ** 2]))
+    found = clip_schedules(made(tmp_path / "s", trials, SCHEDULES | {"training.clip.norm": LR}))
+    assert found is not None
+    assert [(one.name, one.verdict) for one in found.schedules] == [("constant", "best"), ("none", "behind")]
+    assert found.schedules[0].loss == pytest.approx(4.0, abs=5e-3)
+
+
 def test_schedules_that_cannot_be_told_apart(tmp_path: Path) -> None:
     rates = np.geomspace(1e-3, 3e-2, 9).tolist()
     trials = [trial for name in ("none", "constant", "linear") for trial in bowl(name, 4.0, 5e-3, rates, 0.02)]

@@ -15,7 +15,7 @@ import analysis
 from analysis.effects import effects
 from analysis.interactions import interactions
 from analysis.least_squares import f_tail, fit, holm, t_quantile, t_tail
-from analysis.regression import design
+from analysis.regression import design, framed
 from analysis.terms import term
 
 LR = {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}
@@ -139,6 +139,9 @@ def test_parameters_that_always_change_together_are_named(tmp_path: Path) -> Non
 
 
 def test_one_loss_beyond_all_others_does_not_decide(tmp_path: Path) -> None:
+    loss, limit = framed(np.array([1.0, 2.0, 3.0, 100.0]))
+    assert (loss.tolist(), limit) == ([1, 2, 3, 8.5], 8.5)
+    assert framed(np.array([1.0, 2.0, 3.0]))[1] is None
     rows = [*additive(30, 0.001), full(lr_batch(0.09, 16) | {"model.init": "he"}, 900.0)]
     found = effects(made(tmp_path / "s", rows, SEARCHED))
     assert found.limit is not None
@@ -203,6 +206,7 @@ def test_an_interaction_computed_otherwise(tmp_path: Path) -> None:
     assert found.share == pytest.approx(1 - residuals[1] / residuals[0])
     assert found.nats == pytest.approx(math.sqrt((residuals[0] - residuals[1]) / 36))
     assert found.significant
+    assert effects(sweep).deviation == pytest.approx(0.01, rel=0.5), "what it explains is not taken for noise"
 
 
 def test_no_interaction_where_there_is_none(tmp_path: Path) -> None:
