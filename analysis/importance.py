@@ -130,7 +130,9 @@ def _evaluate(study: Any, chosen: Sequence[int], coded: list[Term], share: float
         warnings.simplefilter("ignore")  # It says that low values of a target count as good, as they do here.
         # Trials without a finite target do not count: a study for each half would take longer than all else.
         found = PedAnovaImportanceEvaluator(target_quantile=share).evaluate(
-            study, params=names, target=lambda trial: trial.value if trial.number in kept else math.nan
+            study,
+            params=names,
+            target=lambda trial: math.nan if trial.value is None or trial.number not in kept else trial.value,
         )
     values = np.array([found.get(one.path, 0.0) for one in coded])
     total = values.sum()
