@@ -11,6 +11,7 @@ import pandas as pd
 
 from . import commands
 from .figures.compact import packed, safe
+from .figures.parallel import parallel_coordinates_data
 from .figures.style import leader
 from .load import Sweep
 from .markup import kind, table
@@ -50,6 +51,8 @@ class Listing(NamedTuple):
     """What each is for, and its pieces; a number stands for that column's option and the trial's word."""
     kept: list[int] | None
     """Of each trial 1 where its weights are in the sweep's folder, else 0; None: the folder holds no trials."""
+    axes: dict[str, np.ndarray]
+    """Of each axis of the parallel coordinates, by its path: the positions of all trials."""
 
 
 def listing(sweep: Sweep) -> Listing:
@@ -77,7 +80,8 @@ def listing(sweep: Sweep) -> Listing:
     order = np.argsort(trials["value"].to_numpy(dtype="float64"), kind="stable").tolist()
     first = leader(sweep)
     best = None if first is None else trials["trial_id"].tolist().index(first)
-    return Listing(order, best, [*columns, *hidden], made, _kept(sweep))
+    axes = {line.path: line.positions for line in parallel_coordinates_data(sweep).axes}
+    return Listing(order, best, [*columns, *hidden], made, _kept(sweep), axes)
 
 
 def _column(
@@ -144,5 +148,6 @@ def _json(found: Listing) -> str:
         return packed(np.array(values, dtype="uint32"))
 
     columns = [column._asdict() | {"at": numbers(column.at)} for column in found.columns]
-    content = found._asdict() | {"order": numbers(found.order), "columns": columns, "rows": ROWS}
+    axes = {path: packed(positions.astype("float32")) for path, positions in found.axes.items()}
+    content = found._asdict() | {"order": numbers(found.order), "columns": columns, "axes": axes, "rows": ROWS}
     return safe(json.dumps(content, ensure_ascii=False, separators=(",", ":")))

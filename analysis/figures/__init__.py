@@ -22,7 +22,7 @@ from .hazard import hazard_data, hazard_figure
 from .importances import importances_data, importances_figure
 from .lr_batch import LrBatch, lr_batch, lr_batch_data
 from .lr_law import Bowl, LawLines, batch_law, bowls_data, bowls_figure, law_figure, law_lines_data
-from .parallel import ParallelCoordinates, parallel_coordinates, parallel_coordinates_data
+from .parallel import MOST_DRAWN, ParallelCoordinates, parallel_coordinates, parallel_coordinates_data
 from .pareto import pareto_data, pareto_figure
 from .signals import (
     MOST_LINES,
@@ -37,6 +37,7 @@ from .slices import Slice, slice_data, slice_figure
 from .survival import rung_survival, rung_survival_data
 
 __all__ = [
+    "MOST_DRAWN",
     "MOST_LINES",
     "Bowl",
     "CostPoints",

@@ -8,15 +8,19 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..load import Sweep
+from ..once import once
 from ..words import digits
 from .axes import Axis, axis, linear_ticks, parameter_axis, shortened
-from .style import ACCENT, LOSS_SCALE, base, colour_bar, leader, upper_frame, varied
+from .style import ACCENT, LOSS_SCALE, base, colour_bar, leader, sampled, upper_frame, varied
 
 BEST_SHARE = 0.04
 """Share of the colour scale that is the best trial's own."""
 
 HEIGHT, TOP, BOTTOM = 480, 92, 28
 """Of the figure and of its margins, in pixels."""
+
+MOST_DRAWN = 2000
+"""Trials drawn; more lines are one surface, and brushing them is slow without a graphics card."""
 
 MOST_TICKS = 200
 """Steps of a brush on an axis; two pixels apart, they feel like none."""
@@ -41,6 +45,7 @@ class ParallelCoordinates(NamedTuple):
     """The best trial."""
 
 
+@once
 def parallel_coordinates_data(sweep: Sweep) -> ParallelCoordinates:
     """All trials of the sweep."""
     trials = sweep.trials
@@ -72,15 +77,18 @@ def parallel_coordinates(sweep: Sweep) -> go.Figure:
     """Brushable: drag along an axis to keep a range, click it to let go; drag a name to move its axis.
 
     The best trial is drawn as several lines a pixel apart, because parcoords has one width for all lines; brushing
-    treats them as one.
+    treats them as one. Of very many trials an even sample over their losses is drawn.
     """
     data = parallel_coordinates_data(sweep)
     longest = max((len(text.strip()) for first in data.axes[:1] for text in _ticks(first)[1]), default=0)
     figure = base(HEIGHT, margin={"l": max(60, 8 * longest), "r": 24, "t": TOP, "b": BOTTOM})
     if data.best is None or not data.high > data.low:
         return figure
-    shift = np.concatenate([np.zeros(len(data.trial_ids)), [-1.0, 1.0, -0.5, 0.5]]) / (HEIGHT - TOP - BOTTOM)
-    rows = np.append(np.arange(len(data.trial_ids)), [int(np.flatnonzero(data.trial_ids == data.best)[0])] * 4)
+    first = int(np.flatnonzero(data.trial_ids == data.best)[0])
+    drawn = np.flatnonzero(np.isin(data.trial_ids, sampled(sweep.trials, MOST_DRAWN)["trial_id"]))
+    drawn = np.union1d(drawn, [first])
+    rows = np.append(drawn, [first] * 4)
+    shift = np.append(np.zeros(len(drawn)), [-1.0, 1.0, -0.5, 0.5]) / (HEIGHT - TOP - BOTTOM)
     figure.add_trace(
         go.Parcoords(
             dimensions=[_dimension(line, rows, shift) for line in data.axes],
@@ -114,7 +122,8 @@ def _colours(data: ParallelCoordinates, rows: np.ndarray) -> dict[str, Any]:
 def _dimension(line: Axis, rows: np.ndarray, shift: np.ndarray) -> dict[str, Any]:
     ticks, text = _ticks(line)
     return {
-        # Plotly reads names as markup, but ticks as they are.
+        "name": line.path,
+        # Plotly reads labels as markup, but ticks as they are.
         "label": html.escape(line.label),
         "values": (line.positions[rows] + shift * (line.high - line.low)).clip(line.low, line.high),
         "range": [line.low, line.high],

@@ -91,6 +91,8 @@ def parallel(sweep: Sweep) -> Section | None:
         "Drag along an axis to keep only the lines that cross there; click the kept range to let go. "
         "The table shows the trials that are kept: click one for commands about it." + _on_absence(sweep)
     )
+    if len(sweep.trials) > figures.MOST_DRAWN:
+        guide += f" Drawn are {figures.MOST_DRAWN:,} of {len(sweep.trials):,} trials, evenly chosen; the table has all."
     return Section(
         "parallel",
         "All settings at once",
