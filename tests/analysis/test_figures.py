@@ -9,7 +9,9 @@ from sweep_folders import CONDITIONAL, SPEC, Trial, conditional_trials, lr_batch
 
 import analysis
 from analysis import Sweep, figures
-from analysis.figures.style import ACCENT, upper_frame
+from analysis.figures import parallel
+from analysis.figures.curves import MOST_CURVES
+from analysis.figures.style import ACCENT, LEAST_SAMPLED, upper_frame
 from analysis.words import ABSENT
 
 FULL = [6.0, 5.5, 5.0, 4.9, 4.8, 4.7, 4.6]
@@ -179,3 +181,44 @@ def test_figures_of_almost_nothing(tmp_path: Path, count: int) -> None:
     for figure in (figures.parallel_coordinates, figures.lr_batch, figures.learning_curves, figures.rung_survival):
         assert figure(sweep).layout.height > 0
     assert figures.slice_figure(sweep, "training.lr").layout.height > 0
+
+
+def test_of_many_trials_each_state_is_sampled_over_its_losses(tmp_path: Path) -> None:
+    losses = np.random.default_rng(0).permutation(np.linspace(4, 6, 1000)).tolist()
+    trials = [
+        Trial(lr_batch(1e-3, 8), [7.0, loss], "stopped" if n % 10 else "diverged") for n, loss in enumerate(losses)
+    ]
+    sweep = analysis.load(write_sweep(tmp_path / "s", [*trials, Trial(lr_batch(2e-3, 8), [*FULL, 3.9])]))
+    data = figures.learning_curves_data(sweep)
+    assert data.trials == {"completed": 1, "stopped": 900, "diverged": 100}
+    assert {state: curves.trials for state, curves in data.groups.items()} == {
+        **{"completed": 1, "stopped": MOST_CURVES * 900 // 1001, "diverged": LEAST_SAMPLED}
+    }
+    ends = np.sort(data.groups["stopped"].ends().values)
+    wanted = sweep.trials.loc[sweep.trials["state"] == "stopped", "value"]
+    assert (ends[0], ends[-1]) == pytest.approx((wanted.min(), wanted.max()))
+    assert np.diff(ends).max() < 3 * 2 / len(ends), "evenly over the losses"
+    assert data.best is not None
+    assert set(data.best.trial_ids) == {"t1000"}
+    names = [trace.name for trace in figures.learning_curves(sweep).data if trace.showlegend is not False]
+    assert names[:3] == ["completed (1)", "stopped early (179 of 900)", "diverged (20 of 100)"]
+    lines = figures.parallel_coordinates(sweep).data[0].dimensions[0].values
+    assert len(lines) == 1001 + 4, "fewer than would be too many"
+
+
+def test_of_very_many_trials_the_best_is_among_the_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "MOST_DRAWN", 30)
+    pairs = [(3 + n / 1000, 6 - n / 1000) for n in range(70)]
+    pairs[40] = (4.2, 4.2)
+    start = [7.0] * 7
+    trials = [
+        trial
+        for n, (a, b) in enumerate(pairs)
+        for trial in replicates(lr_batch(1e-3 + 1e-5 * n, 8), [*start, a], [*start, b])
+    ]
+    sweep = analysis.load(write_sweep(tmp_path / "s", trials, SPEC | {"seeds": 2}))
+    assert len(figures.parallel_coordinates_data(sweep).trial_ids) == 140
+    trace = figures.parallel_coordinates(sweep).data[0]
+    lines, colour = np.array(trace.dimensions[0].values), np.array(trace.line.color)
+    assert len(lines) == 31 + 4
+    assert lines[colour == colour.max()] == pytest.approx([math.log10(1.4e-3)] * 5, abs=0.01)
