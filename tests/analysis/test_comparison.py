@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browsing import EVIL, Visit
 from sweep_folders import (
     PROVENANCE,
     SPEC,
@@ -20,7 +21,6 @@ from sweep_folders import (
     write_files,
     write_sweep,
 )
-from test_report import EVIL, Visit, browser  # noqa: F401
 
 import analysis
 from analysis import Sweep, figures
@@ -266,7 +266,7 @@ def test_the_page_of_sweeps_in_any_state(tmp_path: Path) -> None:
         analysis.compare(sweeps[:1])
 
 
-def test_the_page_in_a_browser(tmp_path: Path, browser: Any) -> None:  # noqa: F811
+def test_the_page_in_a_browser(tmp_path: Path, browser: Any) -> None:
     name = EVIL.replace("/", "")
     spec = SPEC | {"model": SPEC["model"] | {"<b>x</b>": EVIL}}
     sweeps = [sweep(tmp_path / "a", realistic_trials(20)), sweep(tmp_path / name, realistic_trials(20, 6, 1), spec)]
