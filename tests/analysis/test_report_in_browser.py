@@ -110,6 +110,13 @@ def test_buttons_brush_to_the_best_and_let_go(sweep: Sweep, visit: Visit) -> Non
             "count => document.querySelectorAll('#listing tbody tr').length === count", arg=count
         )
         assert visit.listed() == sweep.trials.sort_values("value", kind="stable")["trial_id"].tolist()[:count]
+    ranges = "document.querySelector('#parallel .figure').data[0].dimensions.map(axis => axis.constraintrange)"
+    kept, ink = visit.tab.evaluate(ranges), "document.querySelector('#parallel .figure').layout.font.color"
+    before = visit.tab.evaluate(ink)
+    visit.tab.emulate_media(color_scheme="light")
+    visit.tab.wait_for_function(f"{ink} !== {before!r}")
+    assert visit.tab.evaluate(ranges) == kept
+    assert kept[-1] is not None
 
 
 def test_the_keyboard_opens_a_trial_with_its_commands(sweep: Sweep, visit: Visit) -> None:
