@@ -7,12 +7,15 @@ from typing import Any
 from ..load import Sweep
 from ..markup import Section
 from ..summary import plain
-from ..words import shown
+from ..words import cut, shown
+
+LONGEST_FACT = 400
+"""Characters that are shown at once."""
 
 
 def provenance(sweep: Sweep) -> Section:
     facts = list(_flat(plain(sweep.provenance)))
-    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
+    listed = "".join(f"<dt>{escape(name)}</dt><dd>{_folded(text)}</dd>" for name, text in facts)
     body = f"<dl>{listed}</dl>" if listed else '<p class="note">provenance.json is missing.</p>'
     if sweep.warnings:
         notes = "".join(f"<li>{escape(warning)}</li>" for warning in sweep.warnings)
@@ -22,6 +25,13 @@ def provenance(sweep: Sweep) -> Section:
         text = escape(file.read_text(encoding="utf-8", errors="replace"))
         body += f"<details><summary>sweep.yaml, as resolved</summary><pre><code>{text}</code></pre></details>"
     return Section("provenance", "Provenance", "What the sweep ran with.", body=body)
+
+
+def _folded(text: str) -> str:
+    """Long lists, such as the hashes of all files, fill a screen."""
+    if len(text) <= LONGEST_FACT:
+        return escape(text)
+    return f'<details class="fact"><summary>{escape(cut(text, 80))}</summary>{escape(text)}</details>'
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
