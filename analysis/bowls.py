@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
+
+from .least_squares import fit, t_quantile
 
 CONFIDENCE = 0.95
 WINDOWS = (1.4, 2.0)
@@ -24,7 +25,7 @@ CLEAR = 3.0
 """How many times as large as the bare significance of a curvature that is clear."""
 LEAST_SPARE = 3
 """Cells more than unknowns; with fewer the noise cannot be told."""
-_MOST_FITS, _STEADY = 30, 1e-4
+_MOST_FITS, _STEADY, _DETERMINED = 30, 1e-4, 1e-6
 
 Floats = NDArray[np.float64]
 
@@ -42,8 +43,7 @@ class Cells:
         z: ln of the group's size, shape (N,); equal within a group.
         loss: nats per token, shape (N,).
         seeds: trials in each mean, shape (N,).
-        controls: what else differs between the trials, one column each, shape (N, K).
-        shifts: those that may also move the best learning rate, shape (N, S).
+        controls: what else differs between the trials and may move loss and best learning rate, shape (N, K).
     """
 
     x: Floats
@@ -51,7 +51,6 @@ class Cells:
     loss: Floats
     seeds: Floats
     controls: Floats
-    shifts: Floats
 
     def where(self, keep: NDArray[np.bool_]) -> "Cells":
         """Some of the cells."""
@@ -93,7 +92,7 @@ class Bowl:
     def clearness(self) -> float:
         """How many times as large the curvature is as it must be to be significant."""
         error = math.sqrt(float(self.fit.covariance[0, 0]))
-        return self.curvature / (float(stdtrit(self.fit.df, (1 + CONFIDENCE) / 2)) * error) if error else math.inf
+        return self.curvature / (t_quantile((1 + CONFIDENCE) / 2, self.fit.df) * error) if error else math.inf
 
     @property
     def noise(self) -> float:
@@ -109,27 +108,29 @@ class Bowl:
         return self.alpha + self.beta * z
 
 
-def least_squares(columns: Floats, loss: Floats, weights: Floats) -> Fit:
+def least_squares(columns: Floats, loss: Floats, weights: Floats, needed: int) -> Fit:
     """Weighted least squares with White's covariance in the form HC3 (MacKinnon and White 1985).
 
     Small and large batches are not equally noisy, so the usual covariance would be wrong; HC3 errs to the safe side in
     small samples.
 
+    Args:
+        needed: so many of the first columns must be determined; the others may depend on each other, as a setting that
+            only some trials have depends on the one that decides it.
+
     Raises:
         NoBowl: too few cells for the unknowns.
     """
     root = np.sqrt(weights)
-    scaled, target = columns * root[:, None], loss * root
-    rank = int(np.linalg.matrix_rank(scaled))
-    df = len(loss) - rank
-    if rank < columns.shape[1] or df < LEAST_SPARE:
+    scaled = columns * root[:, None]
+    plain = fit(scaled, loss * root)
+    place = np.eye(columns.shape[1])[:needed]
+    if plain.freedom < LEAST_SPARE or np.abs(place @ plain.known - place).max() > _DETERMINED:
         raise NoBowl("too few different trials ran to their end near the best learning rates")
-    inverse = np.linalg.inv(scaled.T @ scaled)
-    coefficients = inverse @ (scaled.T @ target)
-    residuals = target - scaled @ coefficients
-    leverage = np.einsum("ij,jk,ik->i", scaled, inverse, scaled).clip(0, 1 - 1e-6)
+    residuals = loss * root - scaled @ plain.coefficients
+    leverage = np.einsum("ij,jk,ik->i", scaled, plain.spread, scaled).clip(0, 1 - 1e-6)
     meat = (scaled * (residuals / (1 - leverage))[:, None] ** 2).T @ scaled
-    return Fit(coefficients, inverse @ meat @ inverse, df, residuals / root)
+    return Fit(plain.coefficients, plain.spread @ meat @ plain.spread, plain.freedom, residuals / root)
 
 
 def levels(z: Floats) -> Floats:
@@ -157,11 +158,12 @@ def _find(cells: Cells, alpha: float, beta: float, window: float) -> Bowl:
     for attempt in range(_MOST_FITS):
         before, kept = kept, np.abs(cells.x - alpha - beta * cells.z) <= window
         near = cells.where(kept)
-        fit = least_squares(_columns(near, alpha, beta), near.loss, near.seeds)
-        k, p, q = fit.coefficients[:3].tolist()
+        u = near.x - alpha - beta * near.z
+        found = _fit(near, [u**2, u, near.z * u, u**3], u)
+        k, p, q = found.coefficients[:3].tolist()
         if k <= 0:
             raise NoBowl("the loss has no lowest point within the learning rates tried")
-        bowl = Bowl(alpha, beta, fit, near)
+        bowl = Bowl(alpha, beta, found, near)
         off, tilt = -p / (2 * k), -q / (2 * k)
         if (kept == before).all() and max(abs(off), abs(tilt)) < _STEADY:
             break
@@ -180,33 +182,33 @@ def _start(cells: Cells) -> tuple[float, float]:
     return float(alpha), float(np.clip(beta, -2, 2))
 
 
-def _columns(cells: Cells, alpha: float, beta: float) -> Floats:
-    u = cells.x - alpha - beta * cells.z
-    shifts = cells.shifts * u[:, None]
-    return np.column_stack([u**2, u, cells.z * u, u**3, levels(cells.z), cells.controls, shifts])
+def _fit(cells: Cells, own: list[Floats], u: Floats) -> Fit:
+    """The loss on some columns, a level for each group, and what other settings do to loss and optimum."""
+    shape = np.column_stack(own)
+    columns = np.column_stack([shape, levels(cells.z), cells.controls, cells.controls * u[:, None]])
+    return least_squares(columns, cells.loss, cells.seeds, shape.shape[1])
 
 
-def with_terms(bowl: Bowl, *terms: Floats) -> Fit:
-    """The same fit with further columns, which come last.
+def bent(bowl: Bowl) -> Fit:
+    """The same fit with a fifth column z^2 u, which lets the exponent change with the size.
 
     Raises:
-        NoBowl: too few cells for them.
+        NoBowl: too few cells for it.
     """
-    cells = bowl.cells
-    columns = np.column_stack([_columns(cells, bowl.alpha, bowl.beta), *terms])
-    return least_squares(columns, cells.loss, cells.seeds)
+    z, u = bowl.cells.z, bowl.u()
+    return _fit(bowl.cells, [u**2, u, z * u, u**3, z * z * u], u)
 
 
 def own_lines(bowl: Bowl) -> Fit:
-    """The same shape with a lowest point of its own for every group: columns `u^2`, then u of each group by z.
+    """The same shape with a lowest point of its own for every group.
+
+    Columns `u^2`, then u of each group by z, `u^3`, then the level of each group.
 
     Raises:
         NoBowl: too few cells for them.
     """
-    cells, u = bowl.cells, bowl.u()
-    of_group = levels(cells.z)
-    columns = [u**2, of_group * u[:, None], u**3, of_group, cells.controls, cells.shifts * u[:, None]]
-    return least_squares(np.column_stack(columns), cells.loss, cells.seeds)
+    u, of_group = bowl.u(), levels(bowl.cells.z)
+    return _fit(bowl.cells, [u**2, of_group * u[:, None], u**3], u)
 
 
 def lowest(fit: Fit, columns: list[int], at: Floats) -> tuple[float, float, float]:
@@ -218,18 +220,13 @@ def lowest(fit: Fit, columns: list[int], at: Floats) -> tuple[float, float, floa
     top = -float(at @ fit.coefficients[columns]) / 2
     tt = float(at @ variance[np.ix_(columns, columns)] @ at) / 4
     tk = -float(at @ variance[columns, 0]) / 2
-    squared = float(stdtrit(fit.df, (1 + CONFIDENCE) / 2)) ** 2
+    squared = t_quantile((1 + CONFIDENCE) / 2, fit.df) ** 2
     a = k * k - squared * float(variance[0, 0])
     half = top * k - squared * tk
     root = half * half - a * (top * top - squared * tt)
     if k <= 0 or a <= 0 or root < 0:
         return -math.inf, top / k, math.inf
     return (half - math.sqrt(root)) / a, top / k, (half + math.sqrt(root)) / a
-
-
-def two_sided(t: float, df: int) -> float:
-    """Probability of a t at least as far from 0."""
-    return float(2 * stdtr(df, -abs(t)))
 
 
 def exponential(x: float) -> float:

@@ -1,18 +1,15 @@
 """Which trials say anything about the best learning rate, as numbers to fit."""
 
 import math
-from collections import Counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from .bowls import Cells, Floats
-from .tables import absent
+from .terms import term
 
 LR = "training.lr"
-MOST_LEVELS = 8
-"""Different values up to which a setting that is no number is told apart."""
 
 
 class Group(NamedTuple):
@@ -90,38 +87,12 @@ def _cells(trials: pd.DataFrame, table: pd.DataFrame, against: str) -> Cells:
     x, z = (np.log(mean.index.get_level_values(each).to_numpy(dtype=float)) for each in ("lr", "size"))
     columns: Floats = mean[[f"c{index}" for index in range(controls.shape[1])]].to_numpy(dtype=np.float64)
     seeds: Floats = np.asarray(by.size(), dtype=np.float64)
-    return Cells(x, z, mean["value"].to_numpy(dtype=np.float64), seeds, columns, columns)
+    return Cells(x, z, mean["value"].to_numpy(dtype=np.float64), seeds, columns)
 
 
 def _controls(trials: pd.DataFrame, against: str) -> Floats:
-    """The other settings that differ, as columns of mean 0: numbers in their own scale, anything else as levels."""
-    mine = ("model.",) if against == "model_size" else ()
-    paths = [path for path in trials if "." in str(path) and path not in (LR, against)]
-    columns: list[Floats] = []
-    for path in paths:
-        if not str(path).startswith(mine or ("\0",)):
-            columns += _columns(trials[path].tolist())
-    wide = np.column_stack(columns) if columns else np.empty((len(trials), 0))
-    return wide - wide.mean(axis=0) if len(wide) else wide
-
-
-def _columns(values: list[Any]) -> list[Floats]:
-    here = [value for value in values if not absent(value)]
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in here):
-        numbers = np.array([math.nan if absent(value) else float(value) for value in values])
-        there = np.isfinite(numbers)
-        if len(np.unique(numbers[there])) > 2:
-            seen = numbers[there]
-            scaled = np.log(numbers) if seen.min() > 0 and seen.max() >= 10 * seen.min() else numbers
-            spread = (scaled - scaled[there].mean()) / scaled[there].std()
-            gone = [] if there.all() else [(~there).astype(float)]
-            return [np.where(there, spread, 0.0), *gone]
-    return _levels([str(value) for value in values])
-
-
-def _levels(texts: list[str]) -> list[Floats]:
-    """A column for every value but the most frequent one; rare values beyond the most share one."""
-    ordered = [name for name, _ in Counter(texts).most_common()]
-    found = [np.array([float(text == name) for text in texts]) for name in ordered[1:MOST_LEVELS]]
-    rest = set(ordered[MOST_LEVELS:])
-    return found + ([np.array([float(text in rest) for text in texts])] if rest else [])
+    """The other settings that differ, as columns of mean 0: a straight line over numbers, levels of anything else."""
+    mine = {LR, against} | {path for path in trials if against == "model_size" and str(path).startswith("model.")}
+    chosen = [str(path) for path in trials if "." in str(path) and path not in mine]
+    made = [term(trials[path], path, bends=1) for path in chosen]
+    return np.hstack([np.empty((len(trials), 0)), *(one.columns for one in made if one is not None)])

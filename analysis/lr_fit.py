@@ -8,12 +8,14 @@ optima lie on one power of the size; the last is tested. How well the intervals 
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from . import bowls
 from .bowls import Bowl, Cells, Fit, NoBowl
+from .least_squares import t_tail
 from .lr_cells import Left, cells_of
 from .lr_law import BATCH, BENT, EXPONENTS, FEWEST_RATES, SIZE, Bend, Interval, LrLaw, Optimum, Position
 
@@ -41,9 +43,7 @@ def fit_lr_law(trials: pd.DataFrame, against: str) -> LrLaw:
     """The law for any column of positive numbers."""
     cells, left = cells_of(trials, against)
     centre = float(np.log(left.sizes).mean()) if len(left.sizes) else 0.0
-    cells = Cells(
-        cells.x, cells.z - centre, *(getattr(cells, each) for each in ("loss", "seeds", "controls", "shifts"))
-    )
+    cells = replace(cells, z=cells.z - centre)
     positions: dict[float, Position] = {}
     tried = [(math.log(each.lowest), math.log(each.highest)) for each in left.groups]
     ends = dict(zip((np.log(left.sizes) - centre).tolist(), tried, strict=True))
@@ -143,23 +143,23 @@ def _exponents(bowl: Bowl, laws: Mapping[str, float]) -> tuple[Interval, dict[st
     for name, exponent in laws.items():
         at = np.array([2 * (exponent - bowl.beta), 1.0])
         variance = float(at @ fit.covariance[np.ix_([0, 2], [0, 2])] @ at)
-        p[name] = bowls.two_sided(float(at @ fit.coefficients[[0, 2]]) / math.sqrt(variance), fit.df)
+        p[name] = t_tail(float(at @ fit.coefficients[[0, 2]]) / math.sqrt(variance), fit.df)
     return Interval(bowl.beta + low, bowl.beta + high), p
 
 
 def _bend(bowl: Bowl, centre: float) -> tuple[Fit | None, Bend | None]:
     """The fit with a further term z^2 u, which lets the exponent change with the size."""
-    z, u = bowl.cells.z, bowl.u()
+    z = bowl.cells.z
     if len(np.unique(z)) < 3:
         return None, None
     try:
-        fit = bowls.with_terms(bowl, z * z * u)
+        fit = bowls.bent(bowl)
     except NoBowl:
         return None, None
-    k, q, q2 = fit.coefficients[[0, 2, -1]]
+    k, q, q2 = fit.coefficients[[0, 2, 4]]
     if k <= 0:
         return None, None
-    p = bowls.two_sided(float(q2) / math.sqrt(float(fit.covariance[-1, -1])), fit.df)
+    p = t_tail(float(q2) / math.sqrt(float(fit.covariance[4, 4])), fit.df)
 
     def exponent(at: float) -> float:
         return bowl.beta - float(q + 2 * q2 * at) / (2 * float(k))

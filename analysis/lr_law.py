@@ -137,7 +137,7 @@ class LrLaw:
         z = math.log(size) - self._centre
         bent = self._bent if self.verdict == "bend" else None
         fit, terms = (self._bowl.fit, [1.0, z]) if bent is None else (bent, [1.0, z, z * z])
-        columns = [1, 2] if bent is None else [1, 2, -1]
+        columns = [1, 2] if bent is None else [1, 2, 4]
         low, off, high = lowest(fit, columns, np.array(terms))
         line = float(self._bowl.line(z))
         interval = None if math.isinf(low) else Interval(exponential(line + low), exponential(line + high))

@@ -64,7 +64,7 @@ def test_covariance_is_hc3_and_interval_is_where_the_test_does_not_reject():
     rng = np.random.default_rng(1)
     columns, weights = rng.normal(size=(20, 3)), rng.integers(1, 4, 20).astype(float)
     loss = rng.normal(size=20)
-    fit = bowls.least_squares(columns, loss, weights)
+    fit = bowls.least_squares(columns, loss, weights, 3)
     inverse = np.linalg.inv(columns.T @ np.diag(weights) @ columns)
     coefficients = inverse @ columns.T @ (weights * loss)
     meat = np.zeros((3, 3))
@@ -158,6 +158,22 @@ def test_another_setting_that_moves_the_best_rate_is_taken_into_account():
     assert law.interval.holds(0.5)
     assert law.interval.high - law.interval.low < 0.2
     assert law.noise < 0.006
+
+
+def test_a_setting_that_only_some_trials_have_does_not_hide_the_law():
+    """Whether a trial has a clip norm says the same as its schedule."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(90):
+        batch, x, clips = rng.choice([8, 32, 128]), rng.uniform(-2, 2), rng.random() < 0.5
+        norm = float(10 ** rng.uniform(-1, 1)) if clips else math.nan
+        loss = 2 + 0.07 * (x - 0.5 * math.log(batch / 32)) ** 2 + 0.003 * rng.normal()
+        row = {"lr": 1e-3 * math.exp(x), "training.batch_size": batch, "config_id": str(number)}
+        row |= {"training.clip.schedule": "constant" if clips else "none", "training.clip.norm": norm}
+        rows.append(row | {"value": loss + (0.02 * math.log(norm) if clips else 0.05)})
+    law = fit_lr_batch_law(pd.DataFrame(rows))
+    assert law.verdict == "square-root scaling"
+    assert law.interval.high - law.interval.low < 0.2
 
 
 def test_a_bend_is_found_and_followed():
