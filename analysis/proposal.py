@@ -35,7 +35,8 @@ def proposal(sweep: Sweep) -> dict[str, Any] | None:
     falls with the root of their number.
     """
     law = next((law for law in lr_laws(sweep) if law.against == BATCH), None)
-    if law is None or law.verdict != "not determined":
+    # What a sweep has not trained yet may still decide it.
+    if law is None or law.verdict != "not determined" or sweep.status in ("open", "interrupted"):
         return None
     points = _points(sweep, law)
     return _spec(sweep, points, law) if points else None

@@ -60,6 +60,20 @@ def test_exponent_and_rate_are_those_of_a_nonlinear_fit():
     assert law.curvature == pytest.approx(found[2], rel=1e-2)
 
 
+def test_the_bowl_goes_through_the_losses_on_both_sides():
+    def steep(x, z):
+        u = x - 0.5 * z
+        return 2 + 0.07 * u**2 + 0.03 * u**3
+
+    law = fit_lr_batch_law(table(steep, np.geomspace(2e-4, 5e-3, 15)))
+    for batch in BATCHES:
+        lr, loss = law.bowl(batch)
+        assert lr.max() > 2 * lr.min()
+        true = [steep(x, math.log(batch / 32)) for x in np.log(lr / 1e-3)]
+        np.testing.assert_allclose(loss, true, atol=1e-6)
+    assert law.bowl(64)[0].size == 0
+
+
 def test_covariance_is_hc3_and_interval_is_where_the_test_does_not_reject():
     rng = np.random.default_rng(1)
     columns, weights = rng.normal(size=(20, 3)), rng.integers(1, 4, 20).astype(float)
@@ -100,6 +114,7 @@ def test_an_optimum_on_the_edge_is_flagged_and_left_out():
     law = fit_lr_batch_law(table(noisy(1.0), rates, (8, 16, 32, 128)))
     assert [each.position for each in law.optima] == ["inside", "inside", "inside", "high edge"]
     assert math.isnan(law.optima[-1].lr)
+    assert law.predict(128).beyond == 4
     assert law.interval.holds(1.0)
     assert any(
         "At batch 128 the best learning rate is the highest tried or beyond it" in each for each in law_sentences(law)
@@ -136,10 +151,12 @@ def test_stopped_trials_do_not_count_and_diverged_ones_bound_the_best_rate():
     trials = table(noisy(0.5), np.geomspace(1e-4, 1e-2, 11))
     false = trials.assign(value=1.0, full_fidelity=False, state="stopped", config_id=trials["config_id"] + "s", lr=1e-2)
     gone = trials[trials["lr"] > 6e-3].assign(state="diverged", full_fidelity=False)
-    law = fit_lr_batch_law(pd.concat([trials[trials["lr"] <= 6e-3], false, gone]))
+    # That one diverged far below the best rate says nothing of how high it may be.
+    odd = gone.iloc[:1].assign(lr=1.2e-4)
+    law = fit_lr_batch_law(pd.concat([trials[trials["lr"] <= 6e-3], false, gone, odd]))
     assert law.exponent == fit_lr_batch_law(trials[trials["lr"] <= 6e-3]).exponent
     assert law.excluded["not trained to the end"] == len(false)
-    assert law.excluded["diverged"] == len(gone)
+    assert law.excluded["diverged"] == len(gone) + 1
     assert [each.diverged for each in law.optima] == [pytest.approx(gone["lr"].min())] * 3
 
 
@@ -198,6 +215,11 @@ def test_seeds_are_averaged_and_weighed():
     cells, _ = cells_of(twice, "training.batch_size")
     assert len(cells.x) == len(trials)
     assert set(cells.seeds) == {2.0}
+    # A configuration of five seeds counts as five of one: the fit is that of all trials by themselves.
+    more = pd.concat([trials, *[trials[trials["lr"] > 1.5e-3]] * 4])
+    single = more.assign(config_id=[str(number) for number in range(len(more))])
+    assert fit_lr_batch_law(more).exponent == pytest.approx(fit_lr_batch_law(single).exponent, abs=1e-6)
+    assert fit_lr_batch_law(more).exponent != pytest.approx(fit_lr_batch_law(trials).exponent, abs=1e-4)
     assert fit_lr_batch_law(twice).exponent == pytest.approx(fit_lr_batch_law(trials).exponent)
 
 

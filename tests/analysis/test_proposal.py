@@ -49,6 +49,23 @@ def test_beyond_an_edge_but_below_what_diverged(tmp_path):
     assert spec.training.epochs == 8
 
 
+def test_rates_are_written_as_the_rule_of_the_sweep_reads_them(tmp_path):
+    """With `lr_rule: sqrt` the file has the rate at batch 32, of which batch 128 gets twice as much."""
+    rates = np.geomspace(1e-4, 1e-3, 7).tolist()
+    trials = [bowl(lr * math.sqrt(batch / 32), batch) for batch in (32, 128) for lr in rates]
+    for trial in trials:
+        lr = trial.parameters["training.lr"]
+        factor = math.sqrt(trial.parameters["training.batch_size"] / 32)
+        trial.created = {"lr": lr, "parameters": {**trial.parameters, "training.lr": lr / factor}}
+    spec = CORPUS_FREE | {"training": CORPUS_FREE["training"] | {"lr_rule": "sqrt"}}
+    found = checked(analysis.load(write_sweep(tmp_path / "s", trials, spec)), tmp_path)
+    at_edge = {
+        batch: [p["training.lr"] for p in found.points if p["training.batch_size"] == batch] for batch in (32, 128)
+    }
+    assert at_edge[32] == at_edge[128] == [pytest.approx(1.5e-3), pytest.approx(3e-3)]
+    assert found.training.lr_rule == "sqrt"
+
+
 def test_noise_alone_asks_for_more_around_the_optima(tmp_path):
     rng = np.random.default_rng(1)
     rates = np.geomspace(2e-4, 2e-2, 6).tolist()
@@ -68,3 +85,5 @@ def test_stopped_trials_alone_ask_for_bowls(tmp_path):
     trials = [Trial(one.parameters, one.losses[:4], "stopped", "asha") for one in realistic_trials()]
     spec = checked(analysis.load(write_sweep(tmp_path / "s", trials, CORPUS_FREE)), tmp_path)
     assert len(spec.points) == 25
+    killed = analysis.load(write_sweep(tmp_path / "killed", trials, CORPUS_FREE, end=None))
+    assert proposal(killed) is None
