@@ -82,12 +82,13 @@ def test_every_room_is_known():
 
 
 def test_the_exported_model_code_imports_torch_numpy_and_itself_alone():
-    for name in ("context_vector", "products", "recurrence"):
+    shipped = ("context_vector", "products", "protocol", "recurrence")
+    for name in shipped:
         path = ROOT / "tune_newllm" / "models" / f"{name}.py"
         tops = {n.partition(".")[0] for n in imports(path)} - set(sys.stdlib_module_names)
         assert tops <= {"torch", "numpy", "tune_newllm"}
         ours = {n for n in imports(path) if n.startswith("tune_newllm")}
-        own = tuple(f"tune_newllm.models.{each}" for each in ("context_vector", "products", "recurrence"))
+        own = tuple(f"tune_newllm.models.{each}" for each in shipped)
         assert all(each.startswith(own) for each in ours)
 
 

@@ -25,6 +25,7 @@ FILES = {
     "modeling_new_llm.py",
     "provenance.json",
     "products.py",
+    "protocol.py",
     "recurrence.py",
     "summary.json",
     "tokenizer.json",

@@ -19,7 +19,7 @@ from tune_newllm.artifacts.generate import NEVER_SAMPLED
 from tune_newllm.data.corpora import PreparedCorpus
 from tune_newllm.data.tokenizer import BOS, EOS, PAD, SPECIAL, UNK
 from tune_newllm.errors import TuneError, UsageError
-from tune_newllm.models import context_vector, products, recurrence
+from tune_newllm.models import context_vector, products, protocol, recurrence
 from tune_newllm.training.batches import to_tensors
 from tune_newllm.training.checkpoints import WEIGHTS
 from tune_newllm.training.device import resolve_device
@@ -29,7 +29,7 @@ from tune_newllm.training.weights import save_weights
 
 _CODE = [
     Path(__file__).parent / "hf" / "modeling_new_llm.py",
-    *(Path(str(module.__file__)) for module in (context_vector, products, recurrence)),
+    *(Path(str(module.__file__)) for module in (context_vector, products, protocol, recurrence)),
 ]
 _TOLERANCE = 1e-4
 """Largest difference allowed between a logit (or the validation loss) before and after the export."""

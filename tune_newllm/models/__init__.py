@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from .config import ModelConfig, parameter_count
 
 if TYPE_CHECKING:
-    from .context_vector import ContextVectorModel, Signals
-    from .families import MODEL_FAMILIES, LanguageModel, build
+    from .context_vector import ContextVectorModel
+    from .families import MODEL_FAMILIES, build
+    from .protocol import LanguageModel, Signals
 
 __all__ = [
     "MODEL_FAMILIES",
@@ -27,5 +28,5 @@ def __getattr__(name: str) -> Any:
     """What computes, once it is asked for: whoever only counts or checks a configuration need not wait for torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = ".context_vector" if name in ("ContextVectorModel", "Signals") else ".families"
-    return getattr(import_module(module, __name__), name)
+    homes = {"ContextVectorModel": ".context_vector", "LanguageModel": ".protocol", "Signals": ".protocol"}
+    return getattr(import_module(homes.get(name, ".families"), __name__), name)

@@ -11,25 +11,14 @@ One step, for token x and context c (original research, model equations):
 Shape suffixes: B sequences, T time steps, V vocabulary, E embedding, H hidden, C context, F features.
 """
 
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .protocol import LanguageModel, Signals, effective_rank
 from .recurrence import Cell, read, scan
-
-
-class Signals(NamedTuple):
-    """What shows how well a model uses its width."""
-
-    dead_relu: float
-    """Share of the L * H feed-forward units that are 0 at every position."""
-    ctx_norm: float
-    """Mean L2 norm of the contexts after each step."""
-    ctx_rank: float
-    """Effective rank of all contexts together, in dimensions: from 1 to C (or the number of contexts, if that is less),
-    or 0 if they are all 0."""
 
 
 class _Linear(nn.Linear):
@@ -57,8 +46,9 @@ class _TiedOutput(nn.Module):
         return projected_TBE * self.embed_dim**-0.5
 
 
-class ContextVectorModel(nn.Module):
-    """The model with undefined weights: draw them or load a state before use.
+class ContextVectorModel(LanguageModel):
+    """The model with undefined weights: draw them or load a state before use. Its state is the context [B, C], float32
+    (float64 in a float64 model); None stands for zeros.
 
     Args:
         vocab_size: V, number of token ids.
@@ -93,27 +83,9 @@ class ContextVectorModel(nn.Module):
         self.output: _Linear | _TiedOutput = (
             _TiedOutput(hidden_dim, embed_dim, vocab_size) if tied else _Linear(hidden_dim, vocab_size)
         )
-        self.dropout_generator: torch.Generator | None = None
-        """Source of the dropout masks, on the model's device; None means torch's default generator."""
-
-    def forward(self, tokens_BT: Tensor, state_BC: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Read tokens and predict, at every position, the token that follows.
-
-        Args:
-            tokens_BT: token ids.
-            state_BC: the context left by the tokens before; None means the start of a text (zeros).
-
-        Returns:
-            logits_BTV, and the context after the last token (float32, or float64 in a float64 model).
-        """
-        features_TBF, state_BC = self.features(tokens_BT, state_BC)
-        return F.linear(features_TBF.transpose(0, 1), *self.head()), state_BC
 
     def features(self, tokens_BT: Tensor, state_BC: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What the output layer reads after every token, [T, B, F], time first; and the context after the last token.
-
-        Arguments as in `forward`; logits are an affine map of the features by `head`.
-        """
+        """As the protocol says."""
         if state_BC is None:
             state_BC = self._start(len(tokens_BT), tokens_BT.device)
         inputs_TBH, cell = self._cell(tokens_BT)
@@ -127,13 +99,7 @@ class ContextVectorModel(nn.Module):
 
     @torch.no_grad()
     def inspect(self, tokens_BT: Tensor) -> Signals:
-        """How layers and context are used in reading the tokens: without dropout, in the weights' own precision.
-
-        Positions of padding (id 0) do not count.
-
-        The effective rank is exp(-sum p ln p), where p are the singular values of the [T * B, C] matrix of the contexts
-        after each step, not centred, divided by their sum (original research, effective rank).
-        """
+        """As the protocol says; contexts are those after each step."""
         alive, contexts = [], []
         is_word_TB = tokens_BT.t() != 0
         with torch.autocast(tokens_BT.device.type, enabled=False):
@@ -143,12 +109,10 @@ class ContextVectorModel(nn.Module):
                 alive.append(torch.stack(reading.units)[:, is_word_B].any(dim=1))
                 contexts.append(reading.state_BC[is_word_B])
         contexts_NC = torch.cat(contexts)
-        singular = torch.linalg.svdvals(contexts_NC)
-        entropy = torch.special.entr(singular / singular.sum()).sum()
         return Signals(
             dead_relu=1 - torch.stack(alive).any(dim=0).float().mean().item(),
             ctx_norm=contexts_NC.norm(dim=1).mean().item(),
-            ctx_rank=entropy.exp().item() if contexts_NC.any() else 0.0,
+            ctx_rank=effective_rank(contexts_NC),
         )
 
     def _start(self, batch: int, device: torch.device) -> Tensor:

@@ -1,15 +1,23 @@
 """The families of models, by name, and how one is made."""
 
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 
+from . import initial_weights
 from .config import ModelConfig
 from .context_vector import ContextVectorModel
-from .initial_weights import draw
+from .protocol import Init, LanguageModel
 
-LanguageModel = ContextVectorModel
-"""Any model of ours: the union of the families' classes."""
+
+class Family(NamedTuple):
+    """How the models of a family come to be."""
+
+    make: Callable[[ModelConfig, int], LanguageModel]
+    """Makes a model for a vocabulary of so many tokens, with undefined weights."""
+    draw: Callable[[Any, Init, torch.Generator], None]
+    """Draws all weights of such a model from the generator, always in the same order."""
 
 
 def _context_vector(config: ModelConfig, vocab_size: int) -> ContextVectorModel:
@@ -25,12 +33,12 @@ def _context_vector(config: ModelConfig, vocab_size: int) -> ContextVectorModel:
     )
 
 
-MODEL_FAMILIES: Mapping[str, Callable[[ModelConfig, int], LanguageModel]] = {"context_vector": _context_vector}
-"""Family name -> function that makes the model with undefined weights."""
+MODEL_FAMILIES: Mapping[str, Family] = {"context_vector": Family(_context_vector, initial_weights.draw)}
 
 
 def build(config: ModelConfig, vocab_size: int, seed: int) -> LanguageModel:
     """Make a model with initial weights drawn from `seed` alone: equal arguments give equal weights."""
-    model = MODEL_FAMILIES[config.family](config, vocab_size)
-    draw(model, config.init, torch.Generator().manual_seed(seed))
+    family = MODEL_FAMILIES[config.family]
+    model = family.make(config, vocab_size)
+    family.draw(model, config.init, torch.Generator().manual_seed(seed))
     return model

@@ -1,15 +1,14 @@
 """The weights that a model starts with, all from one generator."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from .context_vector import ContextVectorModel
+from .protocol import Init
 
 
 @torch.no_grad()
-def draw(model: ContextVectorModel, init: Literal["original", "he", "orthogonal"], generator: torch.Generator) -> None:
+def draw(model: ContextVectorModel, init: Init, generator: torch.Generator) -> None:
     """Draw all weights from `generator`, always in the same order: embedding, layers, gates, output.
 
     All biases become 0 (so f = g = 0.5 on average) and the layer norm the identity.

@@ -77,11 +77,12 @@ class EpochResult:
     """Gradient noise scale, in sequences; what None means is said at `training.signals.noise_scale`."""
     update_ratio: float | None
     """Mean over a few steps of |change of the weights| / |weights|; None where loss scaling skipped them all."""
-    dead_relu: float
-    """Share of the hidden units that are 0 at every position of a fixed sample of the validation windows."""
-    ctx_norm: float
+    dead_relu: float | None
+    """Share of the hidden units that are 0 at every position of a fixed sample of the validation windows; None, as the
+    next two, for a family that has none."""
+    ctx_norm: float | None
     """Mean L2 norm of the contexts of that sample."""
-    ctx_rank: float
+    ctx_rank: float | None
     """Effective rank of these contexts, in dimensions (original research, effective rank)."""
     plateau_step: int | None
     """Step at which the run left the plateau of the word frequencies (`training.signals.Plateau`); None while not."""

@@ -47,7 +47,7 @@ def build_optimizers(config: TrainingConfig, model: nn.Module) -> list[torch.opt
       matrix. Embedding, output, biases and layer norm are trained by adamw. Decoupled decay.
     """
     _leave_the_compiler_out()
-    named = dict(model.named_parameters())
+    named = {name: each for name, each in model.named_parameters() if each.requires_grad}
     lr = effective_lr(config, sum(each.numel() for each in named.values()))
     shared: Mapping[str, Any] = {"lr": lr, "weight_decay": config.weight_decay}
     if config.optimizer == "sgd":

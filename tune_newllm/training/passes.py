@@ -60,7 +60,7 @@ class Passes:
             self.model.zero_grad(set_to_none=True)
             return
         for each in self.model.parameters():
-            if each.grad is None:
+            if each.requires_grad and each.grad is None:
                 each.grad = torch.zeros_like(each)
         torch._foreach_zero_([each.grad for each in self.model.parameters() if each.grad is not None])
 

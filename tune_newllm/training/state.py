@@ -91,7 +91,7 @@ class TrainState:
         scaler = torch.amp.GradScaler(torch.device(device).type) if number == "fp16" else None
         micro_batch = min(resolve_micro_batch(config.micro_batch, device), config.batch_size)
         on_cuda = torch.device(device).type == "cuda"
-        passes = Passes(model, number, generator, cuda_recorder() if on_cuda else None)
+        passes = Passes(model, number, generator, cuda_recorder() if on_cuda and model.replayable else None)
         # Loss scaling and that schedule decide by the norm of each step.
         deferred = on_cuda and scaler is None and config.clip.schedule != "percentile"
         optimizers = build_optimizers(config, model)
@@ -99,8 +99,8 @@ class TrainState:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """All that is trained."""
-        return list(self.model.parameters())
+        """All that is trained: what a family has frozen is not."""
+        return [each for each in self.model.parameters() if each.requires_grad]
 
     def set_lr(self, lr: float) -> None:
         """Give all parameters one learning rate."""
