@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from . import initial_weights
+from . import gpt2, initial_weights
 from .config import ModelConfig
 from .context_vector import ContextVectorModel
 from .protocol import Init, LanguageModel
@@ -33,7 +33,25 @@ def _context_vector(config: ModelConfig, vocab_size: int) -> ContextVectorModel:
     )
 
 
-MODEL_FAMILIES: Mapping[str, Family] = {"context_vector": Family(_context_vector, initial_weights.draw)}
+def _gpt2(config: ModelConfig, vocab_size: int) -> gpt2.GPT2:
+    return gpt2.GPT2(
+        gpt2.gpt2_config(
+            vocab_size,
+            config.embed_dim,
+            config.hidden_dim,
+            config.num_layers,
+            config.num_heads,
+            config.num_positions,
+            config.dropout,
+            config.tied,
+        )
+    )
+
+
+MODEL_FAMILIES: Mapping[str, Family] = {
+    "context_vector": Family(_context_vector, initial_weights.draw),
+    "gpt2": Family(_gpt2, gpt2.draw),
+}
 
 
 def build(config: ModelConfig, vocab_size: int, seed: int) -> LanguageModel:
