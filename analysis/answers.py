@@ -6,6 +6,7 @@ from typing import Any
 
 from .clip_schedules import clip_schedules
 from .effect_words import clip_sentences, interaction_sentences
+from .families import family_sentences
 from .incidents import incident_sentences
 from .interactions import interactions
 from .load import Sweep
@@ -17,19 +18,25 @@ from .words import LONGEST_REASON, STATES, counted, cut, digits, duration, label
 
 
 def answers(sweep: Sweep, test_loss: float | None = None) -> list[str]:
-    """The sweep's findings in plain sentences, the most important first; the same in report and terminal."""
+    """The sweep's findings and its state in plain sentences, the most important first; the same in report and
+    terminal."""
+    return [*findings(sweep, test_loss), *(printable(sentence) for sentence in _on_status(sweep))]
+
+
+def findings(sweep: Sweep, test_loss: float | None = None) -> list[str]:
+    """What the records say, whenever they are read."""
     content = summary(sweep, test_loss, k=2, importances=False)
     found = ["No trial has been created yet."]
     if not sweep.trials.empty:
         found = [*_on_best(content), *_on_plateau(content), *_on_margin(content), *_on_test(content)]
+        found += family_sentences(sweep)
         found += [sentence for law in content["lr_laws"] for sentence in law["sentences"]]
         found += _on_next(content)
         found += [*interaction_sentences(interactions(sweep)), *clip_sentences(clip_schedules(sweep))]
         found += pareto_sentences(sweep)
         found += content["data_law"]["sentences"] if content["data_law"] else []
         found += _on_trials(content)
-    said = [*found, *incident_sentences(content["incidents"]), *_on_status(sweep)]
-    return [printable(sentence) for sentence in said]
+    return [printable(sentence) for sentence in (*found, *incident_sentences(content["incidents"]))]
 
 
 def _on_best(content: Mapping[str, Any]) -> list[str]:

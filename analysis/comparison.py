@@ -1,9 +1,8 @@
 """Several sweeps and one set of questions: what each answers, which is better, and whether that may be asked."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,22 +14,11 @@ from .load import Sweep
 from .lr_law import BATCH
 from .power_law import Interval, ends, near
 from .questions import QUESTIONS
+from .standings import Standing, standings
 from .summary import plain, summary
 from .untrusted import printable
 from .words import counted, digits
 from .yardstick import by_value, conjoined
-
-
-class Standing(NamedTuple):
-    """Where the best configuration of a sweep stands among those of the others."""
-
-    sweep: str
-    loss: float
-    """Nats per token, the mean over its seeds."""
-    behind: float
-    """The lowest such loss of all sweeps."""
-    noise: float | None
-    """Two standard errors of `behind` by the spread over seeds; None where no sweep has seeds."""
 
 
 def compare(sweeps: Sequence[Sweep]) -> dict[str, Any]:
@@ -76,29 +64,6 @@ def short_names(sweeps: Sequence[Sweep]) -> list[str]:
         count = Counter(names)
         names = ["/".join(part[-depth:]) if count[name] > 1 else name for name, part in zip(names, parts, strict=True)]
     return names
-
-
-def standings(sweeps: Sequence[Sweep], names: Sequence[str]) -> list[Standing]:
-    """The best configurations of the sweeps that have one at full fidelity, the lowest mean loss first."""
-    rankings = [best(sweep, 10) for sweep in sweeps]
-    found = [(name, each.trials) for name, each in zip(names, rankings, strict=True) if each.full_fidelity]
-    variances = [float((rows["deviation"] ** 2).mean()) for _, rows in found]
-    known = [variance for variance in variances if math.isfinite(variance)]
-    shared = float(np.mean(known)) if known else None
-    entries = []
-    for (name, rows), variance in zip(found, variances, strict=True):
-        own = variance if math.isfinite(variance) else shared
-        square = None if own is None else own / int(rows["replicates"].iloc[0])
-        entries.append((float(rows["mean"].iloc[0]), name, square))
-    entries.sort(key=lambda entry: entry[:2])
-    return [
-        Standing(name, loss, loss - entries[0][0], _two_errors(entries[0][2], square) if at else None)
-        for at, (loss, name, square) in enumerate(entries)
-    ]
-
-
-def _two_errors(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else 2 * math.sqrt(one + other)
 
 
 def _on_fairness(fair: Fairness, names: Sequence[str]) -> list[str]:

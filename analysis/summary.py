@@ -11,6 +11,7 @@ from .best import best
 from .data_law import data_law
 from .effect_words import findings_summary, importances_summary
 from .failures import failures
+from .families import families
 from .hazard import hazard, hazard_summary
 from .incidents import incidents
 from .load import Sweep
@@ -66,6 +67,7 @@ def summary(sweep: Sweep, test_loss: float | None = None, k: int = 10, importanc
         "plateau": plateau_summary(sweep),
         "lr_laws": [law_summary(law) for law in lr_laws(sweep)],
         "next": proposal(sweep),
+        "families": [family._asdict() for family in families(sweep)],
         "data_law": on_data.numbers() if on_data else None,
         "test_loss": test_loss,
         "test_ppl": None if test_loss is None else _perplexity(test_loss),

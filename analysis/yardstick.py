@@ -8,7 +8,8 @@ from .tables import configured
 from .words import digits, shown
 
 _ASPECTS = {
-    "vocabularies": "words known, {}",
+    "tokenizers": "{}; losses are per token",
+    "vocabularies": "tokens known, {}",
     "windows": "tokens, {}; a loss depends on how much text comes before a word",
     "windowing": "{}",
     "strides": "tokens from window to window, {}",
@@ -24,6 +25,8 @@ def yardstick(sweep: Sweep) -> dict[str, Any]:
     Equal shares of unknown words in equal texts mean, for all practical purposes, the same vocabulary.
     """
     return {
+        # Sweeps of older programs knew words alone.
+        "tokenizers": configured(sweep.spec, "corpus.tokenizer") or "words",
         "vocabularies": configured(sweep.spec, "corpus.vocab_size"),
         "windows": configured(sweep.spec, "corpus.window"),
         "windowing": configured(sweep.spec, "corpus.windowing"),

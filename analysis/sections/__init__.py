@@ -5,6 +5,7 @@ from ..markup import Section
 from .cost import fronts, throughput
 from .data import data
 from .effects import clipping, effects, importances, interactions
+from .families import family_comparison
 from .laws import bowls, lr_batch, lr_size
 from .provenance import provenance
 from .training import curves, signals, stopping
@@ -12,6 +13,7 @@ from .trials import best_configurations, failed, parallel, slices
 
 _ORDER = (
     best_configurations,
+    family_comparison,
     parallel,
     lr_batch,
     bowls,

@@ -110,7 +110,7 @@ def test_losses_that_were_not_measured_alike_are_not_compared(tmp_path: Path) ->
     content = analysis.compare(sweeps)
     assert content["answers"][:3] == [
         "The losses of a and b cannot be compared: they were not measured alike.",
-        "The vocabularies differ: words known, 1000 in a, 500 in b.",
+        "The vocabularies differ: tokens known, 1000 in a, 500 in b.",
         "The unknown words differ: share of the validation text, 10 % in a, 20 % in b.",
     ]
     assert content["standings"] == []
@@ -119,7 +119,7 @@ def test_losses_that_were_not_measured_alike_are_not_compared(tmp_path: Path) ->
     assert not content["fairness"]["fair"]
     silent = sweep(tmp_path / "c", trials, small, {})
     assert analysis.compare([sweeps[0], silent])["fairness"]["reasons"] == [
-        "The vocabularies differ: words known, 1000 in a, 500 in c."
+        "The vocabularies differ: tokens known, 1000 in a, 500 in c."
     ]
     assert analysis.compare([sweeps[1], silent])["fairness"]["comparable"] is None
 
