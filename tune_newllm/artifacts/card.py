@@ -1,22 +1,23 @@
 """The README of an export: what the model is, how well it does, how to use it."""
 
+from typing import NamedTuple
+
 from tune_newllm.artifacts.checkpoint import Checkpoint
 from tune_newllm.artifacts.compare import Score
 from tune_newllm.data.corpora import PreparedCorpus
+from tune_newllm.models import ModelConfig
 
 _CARD = """\
 ---
 library_name: transformers
 pipeline_tag: text-generation
 tags:
-- new-llm
-- recurrent
+{tags}
 ---
 
-# New-LLM, {parameters:,} parameters
+# {name}, {parameters:,} parameters
 
-A language model that carries one context vector of {ctx_dim} numbers from word to word instead of attention.
-Each word costs the same, however long the text before it is.
+{about}
 
 {scores}
 
@@ -30,8 +31,8 @@ frequencies alone.
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder = "."  # this folder
-tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(folder{trust})
+model = AutoModelForCausalLM.from_pretrained(folder{trust})
 prompt = tokenizer("the value of", return_tensors="pt")
 text = model.generate(**prompt, do_sample=True, temperature=0.8)
 print(tokenizer.decode(text[0], skip_special_tokens=True))
@@ -54,13 +55,12 @@ def model_card(checkpoint: Checkpoint, corpus: PreparedCorpus, validation: Score
     scores = {"validation": validation} | ({"test": test} if test else {})
     model, training = checkpoint.configuration.model, checkpoint.configuration.training
     samples = checkpoint.configuration.corpus.max_samples
+    kind = _kind(model)
     facts = {
         "corpus": f"{checkpoint.configuration.corpus.name}, {corpus.stats['train']['words']:,} words for training"
         + (f", of which the first {samples:,} texts at most" if samples else ""),
         "vocabulary": f"{checkpoint.vocab_size:,} words",
-        "model": f"embedding {model.embed_dim}, hidden {model.hidden_dim}, context {model.ctx_dim}, "
-        f"{model.num_layers} {model.ffn} layers, {'tied output, ' if model.tied else ''}dropout {model.dropout}, "
-        f"init {model.init}",
+        "model": f"{kind.shape}, {'tied output, ' if model.tied else ''}dropout {model.dropout}",
         "optimizer": f"{training.optimizer}, learning rate {training.lr:g} (rules: {training.lr_rule} for "
         f"the batch size, {training.lr_size_rule} for the model size), "
         f"batch {training.batch_size}",
@@ -68,9 +68,42 @@ def model_card(checkpoint: Checkpoint, corpus: PreparedCorpus, validation: Score
     }
     return _CARD.format(
         parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()),
-        ctx_dim=model.ctx_dim,
+        **kind._asdict(),
         scores=_score_table(scores, corpus),
         facts="\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
+    )
+
+
+class _Kind(NamedTuple):
+    """What a card says about a family."""
+
+    name: str
+    tags: str
+    about: str
+    trust: str
+    """What loading must be told."""
+    shape: str
+
+
+def _kind(model: ModelConfig) -> _Kind:
+    if model.family == "gpt2":
+        return _Kind(
+            "GPT-2 from scratch",
+            "- gpt2",
+            "A language model of GPT-2's design, for comparison with New-LLM.\n"
+            f"It reads {model.num_positions} tokens at most, those that it writes included.",
+            "",
+            f"embedding {model.embed_dim}, hidden {model.hidden_dim}, {model.num_layers} layers of {model.num_heads} "
+            f"heads, {model.num_positions} positions, GPT-2's own init",
+        )
+    return _Kind(
+        "New-LLM",
+        "- new-llm\n- recurrent",
+        f"A language model that carries one context vector of {model.ctx_dim} numbers from word to word instead of "
+        "attention.\nEach word costs the same, however long the text before it is.",
+        ", trust_remote_code=True",
+        f"embedding {model.embed_dim}, hidden {model.hidden_dim}, context {model.ctx_dim}, "
+        f"{model.num_layers} {model.ffn} layers, init {model.init}",
     )
 
 

@@ -31,8 +31,10 @@ _CODE = [
     Path(__file__).parent / "hf" / "modeling_new_llm.py",
     *(Path(str(module.__file__)) for module in (context_vector, products, protocol, recurrence)),
 ]
+"""What a New-LLM needs in its folder, as transformers has no model of that kind."""
 _TOLERANCE = 1e-4
 """Largest difference allowed between a logit (or the validation loss) before and after the export."""
+_IDS = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
 
 
 @dataclass(frozen=True)
@@ -106,15 +108,38 @@ def _draft(to: Path) -> Iterator[Path]:
 
 
 def _write(folder: Path, checkpoint: Checkpoint, provenance: dict[str, Any], card: str) -> None:
-    for source in (*_CODE, checkpoint.folder / CONFIGURATION):
+    for source in (*(_CODE if _brings_code(checkpoint) else ()), checkpoint.folder / CONFIGURATION):
         shutil.copyfile(source, folder / source.name)
     save_weights(checkpoint.model.state_dict(), folder / WEIGHTS)
     checkpoint.tokenizer.save(folder)
     _drop_eos(folder / "tokenizer.json")
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **{f"{name}_token": SPECIAL[i] for name, i in (("pad", PAD), ("unk", UNK), ("bos", BOS), ("eos", EOS))},
+        "padding_side": "left",
+    }
+    positions = checkpoint.configuration.model.num_positions
+    length = {"max_new_tokens": 60} if _brings_code(checkpoint) else {"max_length": positions}
+    generation = {**_IDS, "suppress_tokens": list(NEVER_SAMPLED), **length, "use_cache": True}
+    _write_json(folder / "config.json", _model_config(checkpoint))
+    _write_json(folder / "tokenizer_config.json", tokenizer_config)
+    _write_json(folder / "generation_config.json", generation)
+    _write_json(folder / "provenance.json", provenance)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _brings_code(checkpoint: Checkpoint) -> bool:
+    return checkpoint.configuration.model.family != "gpt2"
+
+
+def _model_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What `config.json` says."""
+    if not _brings_code(checkpoint):
+        config: dict[str, Any] = checkpoint.model.transformer.config.to_dict()
+        return config | {"architectures": ["GPT2LMHeadModel"], "dtype": "float32", **_IDS}
     model = asdict(checkpoint.configuration.model)
     shape = ("embed_dim", "hidden_dim", "ctx_dim", "num_layers", "dropout", "ffn", "tied")
-    ids = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
-    config = {
+    return {
         "architectures": ["NewLLMForCausalLM"],
         "auto_map": {
             "AutoConfig": "modeling_new_llm.NewLLMConfig",
@@ -124,19 +149,8 @@ def _write(folder: Path, checkpoint: Checkpoint, provenance: dict[str, Any], car
         "dtype": "float32",
         "vocab_size": checkpoint.vocab_size,
         **{name: model[name] for name in shape},
-        **ids,
+        **_IDS,
     }
-    tokenizer_config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        **{f"{name}_token": SPECIAL[i] for name, i in (("pad", PAD), ("unk", UNK), ("bos", BOS), ("eos", EOS))},
-        "padding_side": "left",
-    }
-    generation = {**ids, "suppress_tokens": list(NEVER_SAMPLED), "max_new_tokens": 60, "use_cache": True}
-    _write_json(folder / "config.json", config)
-    _write_json(folder / "tokenizer_config.json", tokenizer_config)
-    _write_json(folder / "generation_config.json", generation)
-    _write_json(folder / "provenance.json", provenance)
-    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _drop_eos(path: Path) -> None:
@@ -167,7 +181,7 @@ class _OnlyLogits(nn.Module):
 def _verify(folder: Path, checkpoint: Checkpoint, corpus: PreparedCorpus, val_loss: float) -> None:
     """Raise TuneError unless transformers reads the folder to the same token ids, logits and validation loss."""
     device = str(next(checkpoint.model.parameters()).device)
-    exported, tokenizer = _load_with_transformers(folder)
+    exported, tokenizer = _load_with_transformers(folder, _brings_code(checkpoint))
     model = _OnlyLogits(exported.to(device)).eval()
     tokens_BT, _ = to_tensors(corpus.validation[:8], device)
     with torch.no_grad():
@@ -183,11 +197,11 @@ def _verify(folder: Path, checkpoint: Checkpoint, corpus: PreparedCorpus, val_lo
         )
 
 
-def _load_with_transformers(folder: Path) -> tuple[nn.Module, Any]:
+def _load_with_transformers(folder: Path, code: bool) -> tuple[nn.Module, Any]:
     with _quiet_transformers():
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        options = {"trust_remote_code": True, "local_files_only": True}
+        options = {"trust_remote_code": code, "local_files_only": True}
         try:
             model = AutoModelForCausalLM.from_pretrained(folder, **options)
             return model, AutoTokenizer.from_pretrained(folder, **options)

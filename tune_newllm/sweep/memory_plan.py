@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from tune_newllm.errors import DivergedError, InfeasibleError, SpecError
-from tune_newllm.models import parameter_count
+from tune_newllm.models import ModelConfig, parameter_count
 from tune_newllm.sweep.activity import parents
 from tune_newllm.sweep.spec import SweepSpec
 from tune_newllm.training.config import Configuration
@@ -173,10 +173,20 @@ def _size(configuration: Configuration, vocab_size: int, device: str) -> int:
     """Roughly its bytes, good enough for comparing two."""
     model, training = configuration.model, configuration.training
     rows = min(training.batch_size, resolve_micro_batch(training.micro_batch, device))
-    buffers = 2 + (model.ffn == "residual") + (model.dropout > 0)
-    widths = model.num_layers * model.hidden_dim * buffers + 8 * model.ctx_dim + 3 * vocab_size
     number = 2 if training.precision in ("bf16", "fp16") else 4
-    return weights_alone(configuration, vocab_size).fixed + number * rows * configuration.corpus.window * widths
+    window = configuration.corpus.window
+    widths = _widths(model, window) + 3 * vocab_size
+    return weights_alone(configuration, vocab_size).fixed + number * rows * window * widths
+
+
+def _widths(model: ModelConfig, window: int) -> int:
+    """Numbers that a pass keeps for each token, about."""
+    if model.family == "gpt2":
+        # With dropout there is a matrix of window * window for every head, several times over.
+        attention = 4 * model.num_heads * window if model.dropout else 0
+        return model.num_layers * (12 * model.embed_dim + 3 * model.hidden_dim + attention)
+    buffers = 2 + (model.ffn == "residual") + (model.dropout > 0)
+    return model.num_layers * model.hidden_dim * buffers + 8 * model.ctx_dim
 
 
 def weights_alone(configuration: Configuration, vocab_size: int) -> StepMemory:

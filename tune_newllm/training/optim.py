@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tune_newllm.training.config import TrainingConfig
 from tune_newllm.training.rules import BATCH_RULES, AdamNumbers, sde_adam, size_rule
 
-_NOT_HIDDEN = ("embedding", "output")
-"""The ends of every model: a matrix below these names is a table of words."""
+_NOT_HIDDEN = {"embedding", "output", "wte", "wpe", "lm_head"}
+"""Modules at the ends of every model: a matrix in one of them is a table of words, or of positions."""
 
 
 @cache
@@ -44,7 +44,8 @@ def build_optimizers(config: TrainingConfig, model: nn.Module) -> list[torch.opt
     - sgd: v <- beta1 v + g, w <- w - lr v (heavy ball, not Nesterov's form); decay as with adam.
     - muon: every hidden matrix moves along its orthogonalised momentum, scaled to the size of Adam's steps so that one
       learning rate serves both (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982); the gates' three heads are one
-      matrix. Embedding, output, biases and layer norm are trained by adamw. Decoupled decay.
+      matrix, as are GPT-2's queries, keys and values. Embedding, output, biases and layer norm are trained by adamw.
+      Decoupled decay.
     """
     _leave_the_compiler_out()
     named = {name: each for name, each in model.named_parameters() if each.requires_grad}
@@ -61,7 +62,7 @@ def build_optimizers(config: TrainingConfig, model: nn.Module) -> list[torch.opt
         return [torch.optim.Adam(_groups(config, named.values()), **adam)]
     if config.optimizer == "adamw":
         return [torch.optim.AdamW(_groups(config, named.values()), **adam)]
-    hidden = [each for name, each in named.items() if each.ndim == 2 and name.partition(".")[0] not in _NOT_HIDDEN]
+    hidden = [each for name, each in named.items() if each.ndim == 2 and _NOT_HIDDEN.isdisjoint(name.split("."))]
     rest = [each for each in named.values() if each not in set(hidden)]
     return [
         torch.optim.Muon(hidden, momentum=config.beta1, adjust_lr_fn="match_rms_adamw", **shared),

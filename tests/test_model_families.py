@@ -1,0 +1,225 @@
+"""What every family of models must keep to, whatever it is inside."""
+
+import dataclasses
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tune_newllm.artifacts.checkpoint import load_checkpoint
+from tune_newllm.artifacts.export import export
+from tune_newllm.artifacts.generate import words
+from tune_newllm.data.config import CorpusConfig
+from tune_newllm.data.corpora import prepare
+from tune_newllm.models import MODEL_FAMILIES, ModelConfig, build, parameter_count
+from tune_newllm.sweep import memory_plan
+from tune_newllm.training import metrics
+from tune_newllm.training.config import Configuration, EarlyStoppingConfig, TrainingConfig
+from tune_newllm.training.loop import evaluate, fit
+from tune_newllm.training.memory import measure_step
+from tune_newllm.training.run import Run
+from tune_newllm.training.state import TrainState
+
+VOCAB, WINDOW = 30, 12
+SMALL = {
+    "context_vector": ModelConfig(embed_dim=16, hidden_dim=24, ctx_dim=16, num_layers=2, init="he"),
+    "gpt2": ModelConfig(family="gpt2", embed_dim=16, hidden_dim=24, num_layers=2, num_heads=2, num_positions=16),
+}
+TRAINING = TrainingConfig(
+    lr=1e-2, batch_size=8, epochs=3, precision="fp32", device="cpu", early_stopping=EarlyStoppingConfig(9)
+)
+TIMES = {"tokens_per_s", "seconds", "peak_memory_bytes"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(params=MODEL_FAMILIES, scope="module")
+def config(request):
+    """A small model of each family, without dropout."""
+    return SMALL[request.param]
+
+
+def rows(count, seed=0):
+    """Windows of different lengths, padded on the right, whose next token mostly follows from the last one."""
+    rng = np.random.default_rng(seed)
+    made = np.zeros((count, WINDOW), dtype=np.uint16)
+    for row in made:
+        row[0] = rng.integers(4, VOCAB)
+        for place in range(1, rng.integers(3, WINDOW + 1)):
+            row[place] = rng.choice([1, (row[place - 1] * 7 + 1) % (VOCAB - 4) + 4], p=[0.2, 0.8])
+    return made
+
+
+def tokens(batch, length, seed=0):
+    return torch.randint(4, VOCAB, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def numbers(history):
+    return [{k: v for k, v in dataclasses.asdict(result).items() if k not in TIMES} for result in history]
+
+
+@pytest.mark.parametrize("change", [{}, {"tied": True}, {"num_layers": 1}, {"num_layers": 5, "embed_dim": 24}], ids=str)
+def test_the_formula_counts_the_parameters(config, change):
+    config = replace(config, **change)
+    count = sum(parameter.numel() for parameter in build(config, VOCAB, seed=0).parameters())
+    assert count == parameter_count(config, VOCAB)
+
+
+def test_predictions_depend_on_no_later_token(config):
+    model = build(config, VOCAB, seed=0)
+    embedding = next(module for module in model.modules() if isinstance(module, nn.Embedding)).weight
+    embedding.requires_grad_()
+    text = torch.arange(4, 12)[None]
+    for t in range(8):
+        logits, _ = model(text)
+        (gradient,) = torch.autograd.grad(logits[0, t].square().sum(), embedding)
+        assert (gradient[4:12] != 0).any(1).tolist() == [place <= t for place in range(8)]
+
+
+def test_a_state_that_is_passed_on_equals_one_long_pass(config):
+    model, text = build(config, VOCAB, seed=0).eval(), tokens(3, 11)
+    with torch.no_grad():
+        whole, _ = model(text)
+        for cuts in ((5,), (1, 4, 10), range(1, 11)):
+            state, parts = None, []
+            for piece in torch.tensor_split(text, list(cuts), dim=1):
+                again = model(piece, state)[0]
+                part, state = model(piece, state)
+                assert torch.equal(part, again), "reading on must leave the state before as it was"
+                parts.append(part)
+            torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_few_texts_are_learnt_by_heart(config):
+    texts = tokens(3, WINDOW).numpy().astype(np.uint16)
+    texts[:, 0] = [5, 6, 7]
+    training = replace(TRAINING, epochs=80, batch_size=3, early_stopping=None)
+    state = TrainState.create(training, build(config, VOCAB, seed=0))
+    results = list(fit(state, texts, texts, training))
+    assert results[0].train_loss > 2
+    assert results[-1].val_loss < 0.1
+    assert results[-1].val_acc == 1
+
+
+def test_equal_seeds_give_equal_numbers_and_nothing_else_is_drawn_from(config):
+    config, histories = replace(config, dropout=0.2), []
+    for elsewhere, seed in ((1, 0), (2, 0), (2, 5)):
+        random.seed(elsewhere)
+        torch.manual_seed(elsewhere)
+        before = random.getstate(), torch.get_rng_state().tolist()
+        training = replace(TRAINING, seed=seed)
+        state = TrainState.create(training, build(config, VOCAB, seed))
+        histories.append(numbers(fit(state, rows(30), rows(10, seed=1), training)))
+        assert before == (random.getstate(), torch.get_rng_state().tolist())
+    assert histories[0] == histories[1]
+    assert histories[0] != histories[2]
+
+
+def test_dropout_makes_every_pass_another_one_but_in_evaluation(config):
+    model, text = build(replace(config, dropout=0.2), VOCAB, seed=0), tokens(3, 11)
+    model.dropout_generator = torch.Generator().manual_seed(0)
+    first, second = model(text)[0], model(text)[0]
+    assert not torch.allclose(first, second)
+    model.dropout_generator.manual_seed(0)
+    assert torch.equal(model(text)[0], first)
+    model.eval()
+    drawn = model.dropout_generator.get_state()
+    assert torch.equal(model(text)[0], model(text)[0])
+    model.inspect(text)
+    assert torch.equal(model.dropout_generator.get_state(), drawn)
+
+
+def test_neither_batch_nor_micro_batch_nor_padding_changes_the_numbers(config, monkeypatch):
+    def trained(train, validation, micro_batch):
+        training = replace(TRAINING, epochs=1, micro_batch=micro_batch)
+        state = TrainState.create(training, build(config, VOCAB, seed=0))
+        result = next(fit(state, train, validation, training))
+        return result.train_loss, result.val_loss, result.val_acc, result.grad_norm
+
+    train, validation = rows(20), rows(9, seed=1)
+    wider = [np.pad(each, ((0, 0), (0, 5))) for each in (train, validation)]
+    whole = trained(train, validation, "auto")
+    monkeypatch.setattr(metrics, "EVALUATION_ROWS", {"cpu": 4})
+    assert trained(train, validation, 3) == pytest.approx(whole, rel=1e-5)
+    assert trained(*wider, "auto") == pytest.approx(whole, rel=1e-5)
+
+
+def test_what_a_step_needs_is_foretold_about(config):
+    """A sweep measures no configuration whose rough size is far below the memory there is."""
+    for change in ({}, {"dropout": 0.1}, {"num_layers": 4, "embed_dim": 64}):
+        wanted = Configuration(CorpusConfig("toy", window=WINDOW), replace(config, **change), TRAINING)
+        need = measure_step(wanted, VOCAB).need(TRAINING.batch_size)
+        assert need < 1.5 * memory_plan._size(wanted, VOCAB, "cpu")
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    whole = prepare(CorpusConfig(name="toy", window=WINDOW, vocab_size=VOCAB))
+    return replace(whole, train=whole.train[:64], validation=whole.validation[:16], test=whole.test[:16])
+
+
+def configuration(config, **training):
+    training = replace(TRAINING, batch_size=32, micro_batch=16, **training)
+    return Configuration(CorpusConfig(name="toy", window=WINDOW, vocab_size=VOCAB), config, training)
+
+
+@pytest.fixture(scope="module")
+def trained(config, corpus, tmp_path_factory):
+    """A finished run that never stopped."""
+    run = Run(tmp_path_factory.mktemp("trained") / "run", configuration(replace(config, dropout=0.2)), corpus)
+    list(run.epochs())
+    return run
+
+
+def test_a_resumed_run_is_bit_identical(trained, corpus, tmp_path):
+    for _ in range(3):
+        resumed = Run(tmp_path / "run", trained.configuration, corpus)
+        epochs = resumed.epochs()
+        next(epochs)
+        epochs.close()
+    assert numbers(resumed.history) == numbers(trained.history)
+    assert resumed.finished == "epochs"
+    ours, theirs = (run._state.model.state_dict() for run in (resumed, trained))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+def test_every_optimizer_trains_it(config, corpus, tmp_path, optimizer):
+    asked = configuration(config, optimizer=optimizer, weight_decay=0.01, epochs=2)
+    first, second = Run(tmp_path / optimizer, asked, corpus).epochs()
+    assert second.train_loss < first.train_loss
+    assert second.update_ratio > 0
+
+
+def test_a_checkpoint_holds_the_best_weights_and_continues_a_text_of_any_length(trained, corpus):
+    checkpoint = load_checkpoint(trained.folder)
+    weights = checkpoint.model.state_dict()
+    assert all(torch.equal(weights[name], each) for name, each in trained._state.best.items())
+    losses = [result.val_loss for result in trained.history]
+    assert evaluate(checkpoint.model, corpus.validation, device="cpu").loss == pytest.approx(min(losses), rel=1e-6)
+    text, again = (
+        list(words(checkpoint.model, checkpoint.tokenizer, corpus.tokenizer.decode([5] * 40), 40, 2.0)) for _ in "ab"
+    )
+    assert text == again
+    assert text
+
+
+def test_transformers_reads_an_export_to_the_same_logits(trained, corpus, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    result = export(trained.folder, tmp_path / "exported", corpus=corpus, provenance={})
+    ours = load_checkpoint(trained.folder).model
+    assert result.parameters == parameter_count(trained.configuration.model, len(corpus.tokenizer))
+    remote = trained.configuration.model.family != "gpt2"
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "exported", trust_remote_code=remote)
+    text = torch.from_numpy(corpus.validation[:4].astype(np.int64))
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(text).logits, ours(text)[0], rtol=1e-4, atol=1e-5)
+    again = load_checkpoint(tmp_path / "exported").model.state_dict()
+    assert all(torch.equal(again[name], each) for name, each in ours.state_dict().items())
