@@ -11,13 +11,15 @@ class Hub:
     """Serves dataset repositories, each a mapping of file names to contents, until it is closed.
 
     Args:
-        repositories: by `OWNER/NAME`; what is changed in them is served as a new commit.
+        repositories: of datasets, by `OWNER/NAME`; what is changed in them is served as a new commit.
+        models: repositories of models, as `repositories`; single files can be fetched.
         gated: repositories that may not be read.
         answers: requests after which a proxy answers in its stead, with 403; None: it never does.
     """
 
     def __init__(self):
         self.repositories: dict[str, dict[str, bytes]] = {}
+        self.models: dict[str, dict[str, bytes]] = {}
         self.gated: set[str] = set()
         self.answers: int | None = None
         self.requests: list[str] = []
@@ -56,6 +58,8 @@ class Hub:
         parts = path.removeprefix("/api").strip("/").split("/")
         if parts == [""]:
             return 200, {}, b""
+        if "/".join(parts[:2]) in self.models:
+            return _file_of(self.models["/".join(parts[:2])], "/".join(parts[4:]))
         if parts[0] != "datasets":
             return 404, {}, b""
         name = "/".join(parts[1:3])
@@ -64,13 +68,20 @@ class Hub:
         if name not in self.repositories:
             return 401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}, b""
         files = self.repositories[name]
-        commit = hashlib.sha1(b"".join(key.encode() + files[key] for key in sorted(files))).hexdigest()
         if path.startswith("/api/"):
-            return 200, {}, json.dumps(_described(files, commit, name, parts[3:], body)).encode()
-        file = "/".join(parts[5:])
-        if file not in files:
-            return 404, {"X-Repo-Commit": commit, "X-Error-Code": "EntryNotFound"}, b""
-        return 200, {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(files[file]).hexdigest()}"'}, files[file]
+            return 200, {}, json.dumps(_described(files, _commit(files), name, parts[3:], body)).encode()
+        return _file_of(files, "/".join(parts[5:]))
+
+
+def _commit(files):
+    return hashlib.sha1(b"".join(key.encode() + files[key] for key in sorted(files))).hexdigest()
+
+
+def _file_of(files, name):
+    if name not in files:
+        return 404, {"X-Repo-Commit": _commit(files), "X-Error-Code": "EntryNotFound"}, b""
+    etag = f'"{hashlib.sha1(files[name]).hexdigest()}"'
+    return 200, {"X-Repo-Commit": _commit(files), "ETag": etag}, files[name]
 
 
 def _described(files, commit, name, asked, body):

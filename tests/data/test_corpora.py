@@ -54,6 +54,41 @@ def test_a_given_vocabulary_is_kept_and_cached_apart(tmp_path):
     assert prepare(config, tmp_path / "cache").fingerprint == learned.fingerprint != corpus.fingerprint
 
 
+def test_pieces_by_hand(tmp_path):
+    """Of `abab` the only pair that occurs twice is a b, which becomes the first piece after the bytes."""
+    config = replace(write_text_corpus(tmp_path, ("abab", "Ab ab")), tokenizer="bpe", vocab_size=261)
+    corpus = prepare(config, tmp_path / "cache")
+    assert corpus.train.tolist() == [[2, 260, 260, 3]]
+    assert corpus.tokenizer.encode("abab") == [2, 260, 260, 3]
+    assert corpus.stats["validation"]["unk_share"] == 0
+    assert (corpus.stats["validation"]["words"], corpus.stats["validation"]["tokens"]) == (2, 6)
+    # Train targets 260 260 3 and one more of each of 261 ids; of A, b, space, ab and EOS three are not among them.
+    assert corpus.stats["validation"]["unigram_ppl"] == pytest.approx((264**5 / (3 * 2)) ** (1 / 5))
+    copy = open_prepared(shutil.copytree(corpus.folder, tmp_path / "copy"), verify=True)
+    assert copy.tokenizer == corpus.tokenizer
+    assert copy.tokenizer.kind == "bpe"
+
+
+def test_texts_are_cut_to_so_many_tokens(tmp_path):
+    config = replace(write_text_corpus(tmp_path), max_tokens=4)
+    corpus = prepare(config, tmp_path / "cache")
+    assert corpus.train.tolist() == [[2, 4, 5, 1]]
+    assert corpus.validation.tolist() == [[2, 4, 5, 3]]
+    assert corpus.stats["train"]["tokens"] == 4
+    assert prepare(replace(config, max_tokens=9), tmp_path / "cache").stats["train"]["tokens"] == 8
+
+
+def test_rows_of_a_stream_carry_on(tmp_path):
+    """Of 5, 4 and 3 tokens rows of 4 complete 1, 2 and, padded, 4."""
+    config = write_text_corpus(tmp_path, ("alpha beta gamma\nalpha beta\ngamma", "alpha"))
+    corpus = prepare(replace(config, windowing="stream"), tmp_path / "cache")
+    assert corpus.train.tolist() == [[2, 4, 5, 1], [1, 3, 2, 4], [4, 5, 3, 2], [2, 1, 3, 0]]
+    assert corpus.train_ends.tolist() == [1, 2, 4]
+    assert corpus.first(2).train.tolist() == corpus.train.tolist()[:2]
+    assert corpus.stats["train"]["targets"] == corpus.stats["train"]["tokens"] - 1
+    assert (corpus.carries, prepare(config, tmp_path / "cache").carries) == (True, False)
+
+
 def test_the_vocabulary_is_of_the_train_split_only(prepared):
     texts = toy.read()
     assert len(prepared.tokenizer) == 12
@@ -133,11 +168,13 @@ def test_it_is_prepared_once_per_content_vocabulary_and_windowing(tmp_path, monk
     assert len(built) == 1
     prints = {first.fingerprint}
     fields = {"name": "text", "train": config.train, "validation": config.validation}
-    for other in ({"vocab_size": 7, "window": 4}, {"vocab_size": 6, "window": 5}, {"windowing": "original"}):
+    others = ({"vocab_size": 7, "window": 4}, {"vocab_size": 6, "window": 5}, {"windowing": "original"},
+              {"windowing": "stream", "window": 3}, {"tokenizer": "bpe"}, {"max_tokens": 3})  # fmt: skip
+    for other in others:
         prints.add(prepare(CorpusConfig(**fields, **other), tmp_path / "cache").fingerprint)
     Path(config.train).write_text("alpha beta beta alpha\n")
     prints.add(prepare(config, tmp_path / "cache").fingerprint)
-    assert len(built) == len(prints) == 5
+    assert len(built) == len(prints) == 8
 
 
 def _truncate(path):

@@ -9,8 +9,12 @@ from tune_newllm.data.config import CorpusConfig
     [
         ({"vocab_size": 4}, "vocab_size must be at least 5"),
         ({"window": 1}, "window must be at least 2"),
-        ({"windowing": "sliding"}, "windowing must be complete or original"),
+        ({"windowing": "sliding"}, "windowing must be complete, original or stream"),
         ({"stride": 32}, "stride goes with windowing: original only"),
+        ({"stride": 8, "windowing": "stream"}, "got 8 with stream"),
+        ({"tokenizer": "chars"}, "tokenizer must be words, bpe or gpt2, got 'chars'"),
+        ({"tokenizer": "bpe", "vocab_size": 259}, "vocab_size must be at least 260 with tokenizer bpe .* got 259"),
+        ({"max_tokens": 1}, "max_tokens must be at least 2"),
         ({"stride": 65, "windowing": "original"}, "between 1 and window \\(64\\), got 65"),
         ({"stride": 0, "windowing": "original"}, "between 1 and window"),
         ({"name": "text", "train": "a.txt"}, "got no validation"),

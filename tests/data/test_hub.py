@@ -23,6 +23,7 @@ for line in sys.stdin:
         words = [corpus.tokenizer.decode(row, skip_special=True) for row in corpus.train.tolist()]
         held_out = {split: stats["texts"] for split, stats in corpus.stats.items() if split != "train"}
         answer = {"folder": corpus.folder.name, "fingerprint": corpus.fingerprint, "words": words, "held_out": held_out}
+        answer |= {"first": corpus.train[0].tolist(), "kind": corpus.tokenizer.kind, "notes": corpus.notes}
     except CorpusError as error:
         answer = {"refused": str(error)}
     print(json.dumps(answer), flush=True)
@@ -73,6 +74,16 @@ def chats():
     }
 
 
+def gpt2():
+    """As GPT-2's own file, with the first of its pieces only: `!` is 0, and the one that ends a text is the last."""
+    alphabet = ["!", *(letter for letter in map(chr, range(34, 127))), "Ġ"]
+    pieces = [*alphabet, "to", "Ġb", "Ġbe", "<|endoftext|>"]
+    model = {"type": "BPE", "vocab": {piece: i for i, piece in enumerate(pieces)}, "merges": ["t o", "Ġ b", "Ġb e"]}
+    ending = {"id": len(pieces) - 1, "content": pieces[-1], "single_word": False, "lstrip": False, "rstrip": False,
+              "normalized": True, "special": True}  # fmt: skip
+    return {"tokenizer.json": json.dumps({"version": "1.0", "added_tokens": [ending], "model": model}).encode()}
+
+
 class Asker:
     """A process that prepares corpora, with caches of its own."""
 
@@ -107,6 +118,7 @@ def hub():
         "someone/scripted": {"scripted.py": b"", "data.txt": b"words"},
         "someone/secret": {"README.md": b""},
     }
+    hub.models = {"openai-community/gpt2": gpt2()}
     hub.gated = {"someone/secret"}
     yield hub
     hub.close()
@@ -205,5 +217,22 @@ def test_offline_mode_asks_nobody(hub, tmp_path):
     ask = Asker(tmp_path, HF_ENDPOINT=hub.address, HF_HUB_OFFLINE="1")
     asked = len(hub.requests)
     assert "offline mode is set" in ask("wikitext-2")["refused"]
+    learned = ask("toy", tokenizer="gpt2")
     assert len(hub.requests) == asked
-    ask.close()
+    assert learned["kind"] == "bpe"
+    assert learned["fingerprint"] == ask("toy", tokenizer="bpe")["fingerprint"]
+    (note,) = learned["notes"]
+    assert re.search(r"GPT-2's pieces .*out of reach \(offline mode is set\)\. In their place 1000 pieces", note), note
+    assert note in ask.close()
+
+
+def test_gpt2s_pieces_keep_their_order_after_the_special_tokens(hub, ask, tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.txt").write_text("to be <|endoftext|>\n")
+    files = {"train": str(tmp_path / "train.txt"), "validation": str(tmp_path / "validation.txt")}
+    corpus = ask("text", tokenizer="gpt2", window=10, max_tokens=5, **files)
+    assert (corpus["kind"], corpus["notes"]) == ("gpt2", [])
+    assert corpus["first"] == [2, 4 + 95, 4 + 97, 4 + 94, 4 + ord("<") - 33, 0, 0, 0, 0, 0]
+    asked = len(hub.requests)
+    assert ask("text", tokenizer="gpt2", window=10, max_tokens=5, **files) == corpus
+    assert len(hub.requests) == asked

@@ -50,6 +50,24 @@ def test_original_against_the_rule_spelt_out(texts, window, stride):
     assert cut(texts, "original", window, stride).tolist() == expected
 
 
+@settings(deadline=None)
+@given(TEXTS, st.integers(2, 20))
+def test_stream_reads_the_texts_one_after_another(texts, window):
+    """Rows that overlap by one token give the stream back, and only the last may be padded."""
+    stream = [token for text in texts for token in text]
+    rows = cut(texts, "stream", window, dtype=np.uint16)
+    assert [token for row in rows.tolist() for token in row[1:] if token] == stream[1:]
+    assert np.array_equal(rows[1:, 0], rows[:-1, -1])
+    assert rows[:-1].all()
+    per_text = pieces(texts, "stream", window)
+    assert (len(per_text), per_text.sum()) == (len(texts), len(rows))
+    for number in range(1, len(texts)):
+        whole = cut(texts[:number], "stream", window)
+        complete = rows[: per_text[:number].sum()]
+        assert np.array_equal(complete, whole[: len(complete)])
+        assert len(whole) - len(complete) <= 1
+
+
 def test_slices_do_not_show(monkeypatch):
     texts = [[BOS, *range(4, 4 + size), EOS] for size in range(30)]
     whole = cut(texts, "complete", 6)

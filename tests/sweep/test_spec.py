@@ -114,6 +114,8 @@ def test_rungs_follow_the_bands_of_wandb(rule, epochs, rungs):
         ("epochs: 8", "epochs: 0", 5, "`training.epochs`: must be .*, got 0"),
         ("epochs: 8", "epochs: 2.5", 5, "`training.epochs`: must be a valid integer"),
         ("epochs: 8", "epochs: '8'", 5, "`training.epochs`: must be a valid integer, got '8'"),
+        ("windowing: complete", "windowing: stream", 2,
+         "`corpus.windowing`: stream is for model.family fixed_point, .* got context_vector: take windowing complete"),
         ("num_layers: 2", "tied: 1", 3, "`model.tied`: must be a valid boolean, got 1"),
         ("model: {family: context_vector, embed_dim: 64, hidden_dim: 128, ctx_dim: 64, num_layers: 2}", "model: 3", 3,
          "`model`: must be a mapping of keys to values, got 3"),

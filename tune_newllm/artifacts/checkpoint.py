@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from tune_newllm.data.tokenizer import WordTokenizer
+from tune_newllm.data.tokenizer import Tokenizer
+from tune_newllm.data.vocabulary import load_tokenizer
 from tune_newllm.errors import CheckpointError, DamagedCheckpointError
 from tune_newllm.models import LanguageModel, build
 from tune_newllm.training.checkpoints import WEIGHTS, best_weights
@@ -29,7 +30,7 @@ class Checkpoint:
 
     model: LanguageModel
     """In evaluation mode."""
-    tokenizer: WordTokenizer
+    tokenizer: Tokenizer
     configuration: Configuration
     vocab_size: int
     folder: Path
@@ -46,10 +47,10 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder: give the folder of an export, of a trial or of `train --to`")
     configuration, vocab_size = _read(folder / CONFIGURATION)
-    tokenizer = WordTokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     if len(tokenizer) != vocab_size:
         raise CheckpointError(
-            f"{folder} mixes two checkpoints: its tokenizer has {len(tokenizer)} words, its configuration {vocab_size}"
+            f"{folder} mixes two checkpoints: its tokenizer numbers {len(tokenizer)}, its configuration {vocab_size}"
         )
     model = build(configuration.model, vocab_size, seed=0)
     insert_weights(folder, _weights(folder), model)

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-Windowing = Literal["complete", "original"]
+Windowing = Literal["complete", "original", "stream"]
+TokenizerKind = Literal["words", "bpe", "gpt2"]
+SMALLEST_SUBWORD_VOCABULARY = 260
+"""Four special tokens and a piece for each byte, so that any text can be written in pieces."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,11 @@ class CorpusConfig:
             hub one of its splits or a slice such as `train[:95%]`, by default those called train, validation and test.
         field: the column or key that holds the text, in files with rows and in datasets of the hub.
         max_samples: the train split ends after this many texts, from which the vocabulary is learned too.
-        vocab_size: most entries of the vocabulary, the four special tokens included.
+        max_tokens: each text is cut to so many tokens, BOS and EOS counted; one that is cut does not end with EOS. The
+            vocabulary is learned from whole texts.
+        tokenizer: `words`: lower-cased words between white space. `bpe`: pieces of words, learned by byte-pair encoding
+            from the train split, case kept. `gpt2`: GPT-2's own pieces, or `bpe` where they cannot be had.
+        vocab_size: most entries of the vocabulary, the four special tokens included; not read with GPT-2's own pieces.
         window: tokens per window; a window gives `window - 1` predictions.
         stride: tokens between the starts of two windows, only with `original`; None stands for half a window.
         windowing: the rule that cuts texts into windows, see `tune_newllm.data.windows`.
@@ -34,6 +41,8 @@ class CorpusConfig:
     test: str | list[str] | None = None
     field: str = "text"
     max_samples: int | None = None
+    max_tokens: int | None = None
+    tokenizer: TokenizerKind = "words"
     vocab_size: int = 1000
     window: int = 64
     stride: int | None = None
@@ -44,18 +53,30 @@ class CorpusConfig:
             raise ValueError(f"vocab_size must be at least 5 (four special tokens and a word), got {self.vocab_size}")
         if self.window < 2:
             raise ValueError(f"window must be at least 2 (one token and its successor), got {self.window}")
-        if self.windowing not in ("complete", "original"):
-            raise ValueError(f"windowing must be complete or original, got {self.windowing!r}")
+        if self.windowing not in ("complete", "original", "stream"):
+            raise ValueError(f"windowing must be complete, original or stream, got {self.windowing!r}")
         if self.max_samples is not None and self.max_samples < 1:
             raise ValueError(f"max_samples must be at least 1, got {self.max_samples}")
+        if self.max_tokens is not None and self.max_tokens < 2:
+            raise ValueError(f"max_tokens must be at least 2 (BOS and what follows it), got {self.max_tokens}")
+        self._check_tokenizer()
         self._check_stride()
         self._check_splits()
+
+    def _check_tokenizer(self) -> None:
+        if self.tokenizer not in ("words", "bpe", "gpt2"):
+            raise ValueError(f"tokenizer must be words, bpe or gpt2, got {self.tokenizer!r}")
+        if self.tokenizer != "words" and self.vocab_size < SMALLEST_SUBWORD_VOCABULARY:
+            raise ValueError(
+                f"vocab_size must be at least {SMALLEST_SUBWORD_VOCABULARY} with tokenizer {self.tokenizer} "
+                f"(four special tokens and a piece for each byte), got {self.vocab_size}"
+            )
 
     def _check_stride(self) -> None:
         if self.stride is None:
             return
         if self.windowing != "original":
-            raise ValueError(f"stride goes with windowing: original only, got stride {self.stride} with complete")
+            raise ValueError(f"stride goes with windowing: original only, got {self.stride} with {self.windowing}")
         if not 1 <= self.stride <= self.window:
             raise ValueError(f"stride must lie between 1 and window ({self.window}), got {self.stride}")
 

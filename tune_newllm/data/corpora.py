@@ -2,7 +2,7 @@
 
 A prepared folder holds `<split>.npy` (windows of ids), `train_ends.npy`, `tokenizer.json` and `meta.json`, and depends
 on nothing outside it. In the cache it is named by a hash of all that it is made from: the sources' contents, how many
-samples, the vocabulary size and the windowing. It appears there in one rename, never half-written.
+samples, the tokenizer, the vocabulary size and the windowing. It appears there in one rename, never half-written.
 """
 
 import contextlib
@@ -26,7 +26,8 @@ from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.progress import track
 from tune_newllm.data.sources import source_of
 from tune_newllm.data.tokenizer import FILE_NAME as TOKENIZER_FILE
-from tune_newllm.data.tokenizer import PAD, UNK, WordTokenizer
+from tune_newllm.data.tokenizer import PAD, UNK, Tokenizer
+from tune_newllm.data.vocabulary import Vocabulary, load_tokenizer, vocabulary
 from tune_newllm.data.windows import Windows, cut, pieces
 from tune_newllm.errors import CorpusError, UsageError
 
@@ -43,22 +44,27 @@ class PreparedCorpus:
     Args:
         folder: where it lies; self-contained, may be copied.
         fingerprint: hash of the folder's windows and tokenizer: equal fingerprints give equal training data.
-        tokenizer: learned from the train split alone.
+        tokenizer: learned from the train split alone, or given.
         train, validation, test: memory-mapped windows; `test` is None where the corpus has none.
-        stats: per split `texts`, `words` (between white space), `tokens` (words, BOS and EOS), `windows`, `targets`
-            (non-padding tokens to be predicted), `unk_share` (of the targets) and, but for train, `unigram_ppl`:
-            the perplexity of the train split's word frequencies, which a model that reads context must beat.
+        stats: per split `texts`, `words` (between white space, in whole texts), `tokens` (BOS and EOS among them),
+            `windows`, `targets` (non-padding tokens to be predicted), `unk_share` (of the targets) and, but for train,
+            `unigram_ppl`: the perplexity of the train split's token frequencies, which a model that reads context must
+            beat.
         train_ends: `[M]`, how many train windows the first text gives, the first two, ... all M texts.
+        carries: whether each row of a split continues the row before, so that a model may carry its state over.
+        notes: what of the configuration could not be had, a line each; none as a rule.
     """
 
     folder: Path
     fingerprint: str
-    tokenizer: WordTokenizer
+    tokenizer: Tokenizer
     train: Windows
     validation: Windows
     test: Windows | None
     stats: dict[str, dict[str, float]]
     train_ends: NDArray[np.int64]
+    carries: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -83,28 +89,29 @@ def prepare(
     config: CorpusConfig,
     cache: Path | None = None,
     progress: bool = False,
-    tokenizer: WordTokenizer | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> PreparedCorpus:
     """Open the corpus from the cache, preparing it first if it is not there or damaged.
 
     Args:
         cache: folder of prepared corpora; None stands for `default_cache()`.
         progress: show a bar on stderr.
-        tokenizer: number the words by this vocabulary, which a model was trained with, instead of learning one from
-            the train split; `config.vocab_size` is not read then.
+        tokenizer: number the texts by this one, which a model was trained with, instead of learning one from the train
+            split; `config.tokenizer` and `config.vocab_size` are not read then.
 
     Raises:
         CorpusError: the corpus is unknown, unreadable or empty, or the cache cannot be written.
     """
     source = source_of(config.name)
-    key = _key(config, source.digest(config, progress), tokenizer)
+    words = vocabulary(config) if tokenizer is None else Vocabulary(tokenizer, pieces=False)
+    key = _key(config, source.digest(config, progress), words)
     folder = (cache or default_cache()) / f"{re.sub(r'[^a-zA-Z0-9._-]+', '-', config.name)}-{key}"
     if found := _intact(folder):
         return found
     try:
         with _lock(folder):
             if not (found := _intact(folder)):
-                _build(config, source.read(config, progress), folder, progress, tokenizer)
+                _build(config, source.read(config, progress), folder, progress, words)
     except OSError as error:
         raise CorpusError(
             f"cannot write the corpus cache {folder.parent} ({error.strerror or error}): "
@@ -138,12 +145,14 @@ def open_prepared(folder: Path, verify: bool = False) -> PreparedCorpus:
         return PreparedCorpus(
             folder=folder,
             fingerprint=meta["fingerprint"],
-            tokenizer=WordTokenizer.load(folder),
+            tokenizer=load_tokenizer(folder),
             train=windows["train"],
             validation=windows["validation"],
             test=windows.get("test"),
             stats=meta["stats"],
             train_ends=train_ends,
+            carries=meta["corpus"]["windowing"] == "stream",
+            notes=tuple(meta.get("notes", ())),
         )
     except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
         raise CorpusError(f"{folder} is no prepared corpus or is damaged ({error}): prepare it anew") from error
@@ -156,9 +165,10 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tune_newllm"
 
 
-def _key(config: CorpusConfig, digest: str, tokenizer: WordTokenizer | None) -> str:
-    vocabulary = config.vocab_size if tokenizer is None else tokenizer.decode(range(len(tokenizer)))
-    asked = [FORMAT, digest, config.max_samples, vocabulary, config.windowing, config.window, config.stride]
+def _key(config: CorpusConfig, digest: str, words: Vocabulary) -> str:
+    learned = [words.pieces, config.vocab_size] if words.given is None else words.given.to_json()
+    windowing = [config.max_tokens, config.windowing, config.window, config.stride]
+    asked = [FORMAT, digest, config.max_samples, learned, *windowing]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
@@ -189,16 +199,13 @@ def _lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _build(
-    config: CorpusConfig, texts: dict[str, list[str]], folder: Path, progress: bool, tokenizer: WordTokenizer | None
-) -> None:
+def _build(config: CorpusConfig, texts: dict[str, list[str]], folder: Path, progress: bool, words: Vocabulary) -> None:
     """Write the prepared folder beside its place, then move it there."""
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     draft.chmod(0o755)  # mkdtemp shuts others out, yet a cache may be shared
     try:
         texts["train"] = texts["train"][: config.max_samples]
-        if tokenizer is None:
-            tokenizer = WordTokenizer.build(track(texts["train"], "counting words", progress), config.vocab_size)
+        tokenizer = words.learn(track(texts["train"], "learning the vocabulary", progress), config.vocab_size)
         tokenizer.save(draft)
         stats = _write_windows(config, texts, draft, progress, tokenizer)
         meta = {
@@ -207,6 +214,7 @@ def _build(
             "corpus": asdict(config),
             "python": platform.python_version(),
             "stats": stats,
+            "notes": [words.note] if words.note else [],
         }
         (draft / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
         if not _intact(folder):
@@ -217,12 +225,13 @@ def _build(
 
 
 def _write_windows(
-    config: CorpusConfig, texts: dict[str, list[str]], folder: Path, progress: bool, tokenizer: WordTokenizer
+    config: CorpusConfig, texts: dict[str, list[str]], folder: Path, progress: bool, tokenizer: Tokenizer
 ) -> dict[str, dict[str, float]]:
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
     stats, frequencies = {}, np.ones(len(tokenizer))
     for split, split_texts in texts.items():
-        ids = [tokenizer.encode(text) for text in track(split_texts, f"numbering {split}", progress)]
+        numbered = track(split_texts, f"numbering {split}", progress)
+        ids = [tokenizer.encode(text)[: config.max_tokens] for text in numbered]
         windows = cut(ids, config.windowing, config.window, config.stride, dtype)
         if not len(windows):
             raise CorpusError(f"corpus.{split}: no text is long enough for windowing: original, use complete")
@@ -231,11 +240,10 @@ def _write_windows(
             np.save(folder / TRAIN_ENDS, np.cumsum(pieces(ids, config.windowing, config.window, config.stride)))
         counts = np.bincount(windows[:, 1:].ravel(), minlength=len(tokenizer))
         counts[PAD] = 0
-        tokens = sum(map(len, ids))
         stats[split] = {
             "texts": len(ids),
-            "words": tokens - 2 * len(ids),
-            "tokens": tokens,
+            "words": sum(len(text.split()) for text in split_texts),
+            "tokens": sum(map(len, ids)),
             "windows": len(windows),
             "targets": int(counts.sum()),
             "unk_share": float(counts[UNK] / counts.sum()),

@@ -1,11 +1,13 @@
-"""The word-level tokenizer: lower-cased words between white space, the most frequent ones get a number."""
+"""What every tokenizer offers, and the word-level one: lower-cased words between white space, numbered by frequency."""
 
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tune_newllm.data.config import TokenizerKind
 from tune_newllm.data.files import write_text
 from tune_newllm.errors import CheckpointError
 
@@ -22,7 +24,71 @@ _WHITE_SPACE = (
 _FINAL_SIGMA = r"\p{Cased}\p{Case_Ignorable}*\KΣ(?!\p{Case_Ignorable}*\p{Cased})"
 
 
-class WordTokenizer:
+class Tokenizer(ABC):
+    """Maps texts to ids; ids 0 to 3 are `SPECIAL`, and no text encodes to PAD, to BOS but at its begin, or to EOS but
+    at its end.
+
+    Two that write the same `tokenizer.json` are equal.
+    """
+
+    kind: TokenizerKind
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Entries, special tokens included."""
+
+    @abstractmethod
+    def encode_prompt(self, text: str) -> list[int]:
+        """Ids of a text that is to be continued: BOS and the text's own, no EOS."""
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+        """The text of ids, all together: pieces of words make sense only beside each other.
+
+        Args:
+            ids: of any part of a text.
+            skip_special: leave special tokens out; else they are printed as such.
+        """
+
+    @abstractmethod
+    def to_json(self) -> str:
+        """The content of `tokenizer.json`, in the format of Hugging Face `tokenizers`."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a whole text: BOS, its own, EOS."""
+        return [*self.encode_prompt(text), EOS]
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json`, unless it is there already.
+
+        `PreTrainedTokenizerFast(tokenizer_file=...)` gives the ids of `encode`. Where special tokens are registered
+        with it, as in a checkpoint, a text that spells `<BOS>` literally needs `split_special_tokens=True`. With words,
+        letters newer than one side's Unicode tables may be lower-cased by the other alone.
+        """
+        write_text(folder / FILE_NAME, self.to_json())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+
+def added_marks() -> dict[str, Any]:
+    """How Hugging Face `tokenizers` is told to begin a text with BOS and to end it with EOS."""
+    bos, eos = ({"SpecialToken": {"id": SPECIAL[number], "type_id": 0}} for number in (BOS, EOS))
+    return {
+        "type": "TemplateProcessing",
+        "single": [bos, {"Sequence": {"id": "A", "type_id": 0}}, eos],
+        "pair": [bos, {"Sequence": {"id": "A", "type_id": 0}}, eos, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {
+            SPECIAL[number]: {"id": SPECIAL[number], "ids": [number], "tokens": [SPECIAL[number]]}
+            for number in (BOS, EOS)
+        },
+    }
+
+
+class WordTokenizer(Tokenizer):
     """Maps words to ids (original research, tokenizer).
 
     Ids 0 to 3 are `SPECIAL`; words follow by falling count in the training texts, ties in order of first appearance.
@@ -30,6 +96,8 @@ class WordTokenizer:
     Args:
         words: the ordinary words in order of id, from 4 on.
     """
+
+    kind = "words"
 
     def __init__(self, words: Iterable[str]) -> None:
         self._words = [*SPECIAL, *words]
@@ -48,10 +116,6 @@ class WordTokenizer:
         """Entries, special tokens included."""
         return len(self._words)
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of a whole text: BOS, one per word, EOS."""
-        return [*self.encode_prompt(text), EOS]
-
     def encode_prompt(self, text: str) -> list[int]:
         """Ids of a text that is to be continued: BOS and one per word, no EOS."""
         return [BOS, *(self._ids.get(word.lower(), UNK) for word in text.split())]
@@ -60,15 +124,9 @@ class WordTokenizer:
         """Words joined by one space; special tokens are printed as such unless they are skipped."""
         return " ".join(self._words[number] for number in ids if not skip_special or number >= len(SPECIAL))
 
-    def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` in the format of Hugging Face `tokenizers`, unless it is there already.
-
-        `PreTrainedTokenizerFast(tokenizer_file=...)` gives the ids of `encode`. Two reservations: letters newer than
-        one side's Unicode tables may be lower-cased by the other alone, and where special tokens are registered with
-        it, as in a checkpoint, a text that spells `<BOS>` literally needs `split_special_tokens=True`.
-        """
-        text = json.dumps(self._as_hugging_face(), ensure_ascii=False, indent=1)
-        write_text(folder / FILE_NAME, text + "\n")
+    def to_json(self) -> str:
+        """The content of `tokenizer.json`, in the format of Hugging Face `tokenizers`."""
+        return json.dumps(self._as_hugging_face(), ensure_ascii=False, indent=1) + "\n"
 
     @classmethod
     def load(cls, folder: Path) -> "WordTokenizer":
@@ -88,7 +146,6 @@ class WordTokenizer:
         return cls(words[len(SPECIAL) :])
 
     def _as_hugging_face(self) -> dict[str, Any]:
-        bos, eos = ({"SpecialToken": {"id": SPECIAL[number], "type_id": 0}} for number in (BOS, EOS))
         return {
             "version": "1.0",
             "truncation": None,
@@ -107,15 +164,7 @@ class WordTokenizer:
                 "behavior": "Removed",
                 "invert": False,
             },
-            "post_processor": {
-                "type": "TemplateProcessing",
-                "single": [bos, {"Sequence": {"id": "A", "type_id": 0}}, eos],
-                "pair": [bos, {"Sequence": {"id": "A", "type_id": 0}}, eos, {"Sequence": {"id": "B", "type_id": 1}}],
-                "special_tokens": {
-                    SPECIAL[number]: {"id": SPECIAL[number], "ids": [number], "tokens": [SPECIAL[number]]}
-                    for number in (BOS, EOS)
-                },
-            },
+            "post_processor": added_marks(),
             "decoder": None,
             "model": {"type": "WordLevel", "vocab": self._ids, "unk_token": SPECIAL[UNK]},
         }

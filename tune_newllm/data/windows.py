@@ -1,11 +1,14 @@
 """Texts become windows: rows of equal length that a model reads from left to right.
 
-Two rules:
+Three rules:
 
 - `complete` skips no text and makes every token after BOS a target exactly once. A text of n tokens becomes
   ceil((n - 1) / (window - 1)) pieces; each begins with the last target of the piece before.
 - `original` skips texts of fewer than five words; a text that fits gives one window, a longer one gives windows at 0,
   stride, 2 * stride, ... as long as they are full, and its tail is dropped (original research, windowing rule).
+- `stream` writes the texts one after another and cuts that into rows, each of which begins with the last token of the
+  row before: every token but the very first is a target exactly once, and a row continues the row before. Only the last
+  row may be padded.
 """
 
 from collections.abc import Sequence
@@ -36,7 +39,7 @@ def cut(
 
     Args:
         ids_per_text: for each text BOS, its words, EOS.
-        windowing: `complete` or `original`.
+        windowing: `complete`, `original` or `stream`.
         window: tokens per window.
         stride: tokens between window starts, read by `original` only; None stands for half a window.
         dtype: must hold the largest id.
@@ -47,6 +50,9 @@ def cut(
     lengths_M = _lengths(ids_per_text)
     tokens = np.fromiter(chain.from_iterable(ids_per_text), dtype=dtype, count=int(lengths_M.sum()))
     step = _step(windowing, window, stride)
+    if windowing == "stream":
+        start_N = np.arange(0, len(tokens) - 1, step)
+        return _gather(tokens, start_N, np.full(len(start_N), len(tokens)), window)
     pieces_M = pieces(ids_per_text, windowing, window, stride)
     begin_M = np.cumsum(lengths_M) - lengths_M
     before_M = np.cumsum(pieces_M) - pieces_M
@@ -59,8 +65,17 @@ def cut(
 def pieces(
     ids_per_text: Sequence[Sequence[int]], windowing: Windowing, window: int, stride: int | None = None
 ) -> NDArray[np.int64]:
-    """How many windows `cut` makes of each text, `[M]`."""
+    """How many windows `cut` makes of each text, `[M]`.
+
+    With `stream` those that it completes: a row that reaches into the next text counts as that one's, and the last row
+    as the last text's.
+    """
     lengths_M, step = _lengths(ids_per_text), _step(windowing, window, stride)
+    if windowing == "stream":
+        ends_M = np.maximum(np.cumsum(lengths_M) - 1, 0)
+        full_M = ends_M // step
+        full_M[-1:] = -(-ends_M[-1:] // step)
+        return np.diff(full_M, prepend=0)
     if windowing == "complete":
         return -(-(lengths_M - 1) // step)
     pieces_M = np.maximum((lengths_M - window) // step, 0) + 1
@@ -69,7 +84,7 @@ def pieces(
 
 
 def _step(windowing: Windowing, window: int, stride: int | None) -> int:
-    return window - 1 if windowing == "complete" else stride or window // 2
+    return stride or window // 2 if windowing == "original" else window - 1
 
 
 def _lengths(ids_per_text: Sequence[Sequence[int]]) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from ruamel.yaml import YAML
 
 from tune_newllm.data.config import CorpusConfig
@@ -143,6 +143,12 @@ class SweepSpec(BaseModel):
     run_cap: int | None = Field(default=None, ge=1)
     budget: Budget = Budget()
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> "SweepSpec":
+        """Refuse sections of the base configuration that exclude each other."""
+        Configuration(self.corpus, self.model, self.training)
+        return self
 
     @property
     def searched(self) -> dict[str, Parameter]:

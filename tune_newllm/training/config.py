@@ -141,3 +141,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+    def __post_init__(self) -> None:
+        if self.corpus.windowing == "stream" and self.model.family != "fixed_point":
+            raise ValueError(
+                "corpus.windowing stream is for model.family fixed_point, which carries its state from row to row, got "
+                f"{self.model.family}: take windowing complete"
+            )
+        if self.model.family == "gpt2" and self.corpus.window > self.model.num_positions + 1:
+            raise ValueError(
+                f"corpus.window must be at most {self.model.num_positions + 1} in the family gpt2, one more than "
+                f"model.num_positions, got {self.corpus.window}: "
+                f"set model.num_positions to {self.corpus.window - 1} or more"
+            )
+
