@@ -1,20 +1,27 @@
 """The settings of a model, validated where they are made."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 _CHOICES = {
-    "family": ("context_vector", "gpt2"),
+    "family": ("context_vector", "fixed_point", "gpt2"),
     "init": ("original", "he", "orthogonal"),
     "ffn": ("plain", "residual"),
+    "embedding": ("random", "gpt2"),
 }
+_WHOLE = (
+    *("embed_dim", "hidden_dim", "ctx_dim", "num_layers", "num_heads", "num_positions", "num_input_tokens", "blocks"),
+)
+GPT2_EMBED_DIM = 768
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Which model to build and how large.
 
-    What a family has no use for it does not read: `gpt2` neither `ctx_dim`, `ffn` nor `init` (`gpt2.draw` is its own).
+    What a family has no use for it does not read: `gpt2` neither `ctx_dim`, `ffn` nor `init` (`gpt2.draw` is its own),
+    `fixed_point` neither `hidden_dim`, `dropout` nor `ffn`.
 
     Raises:
         ValueError: a field breaks its rule; the message names the field, the rule and what was got.
@@ -22,7 +29,7 @@ class ModelConfig:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    family: Literal["context_vector", "gpt2"] = "context_vector"
+    family: Literal["context_vector", "fixed_point", "gpt2"] = "context_vector"
     embed_dim: int = 256
     """E, length of a token's embedding."""
     hidden_dim: int = 512
@@ -45,9 +52,20 @@ class ModelConfig:
     """`gpt2`: attention heads, which share the embedding's length among them."""
     num_positions: int = 64
     """`gpt2`: most tokens that are attended to, and so one less than the longest window to train on."""
+    num_input_tokens: int = 1
+    """`fixed_point`: k, the tokens that a step reads, the last one and those before it."""
+    token_input_all_layers: bool = True
+    """`fixed_point`: whether every layer of the context block reads the token; if not, the first alone does, and the
+    layers get narrower from C + k E to C."""
+    blocks: int = 1
+    """`fixed_point`: context blocks that share C among them; each is taught by its share of the tokens."""
+    embedding: Literal["random", "gpt2"] = "random"
+    """`fixed_point`: what the embedding begins with; GPT-2's goes with its tokenizer and E = 768."""
+    train_embedding: bool = True
+    """`fixed_point`: whether the embedding is trained; the contexts read it as it began all the same."""
 
     def __post_init__(self) -> None:
-        for name in ("embed_dim", "hidden_dim", "ctx_dim", "num_layers", "num_heads", "num_positions"):
+        for name in _WHOLE:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"model.{name} must be a whole number of at least 1, got {value!r}")
@@ -56,13 +74,24 @@ class ModelConfig:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"model.{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
-        if not isinstance(self.tied, bool):
-            raise ValueError(f"model.tied must be true or false, got {self.tied!r}")
+        for name in ("tied", "token_input_all_layers", "train_embedding"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"model.{name} must be true or false, got {getattr(self, name)!r}")
         if self.family == "gpt2" and self.embed_dim % self.num_heads:
             raise ValueError(
                 f"model.num_heads must divide model.embed_dim ({self.embed_dim}) in the family gpt2, "
                 f"got {self.num_heads!r}"
             )
+        if self.family == "fixed_point":
+            self._check_fixed_point()
+
+    def _check_fixed_point(self) -> None:
+        if self.num_input_tokens > 3:
+            raise ValueError(f"model.num_input_tokens must be 1, 2 or 3, got {self.num_input_tokens}")
+        if self.ctx_dim % self.blocks:
+            raise ValueError(f"model.blocks must divide model.ctx_dim ({self.ctx_dim}), got {self.blocks}")
+        if self.embedding == "gpt2" and self.embed_dim != GPT2_EMBED_DIM:
+            raise ValueError(f"model.embed_dim must be {GPT2_EMBED_DIM} with embedding gpt2, got {self.embed_dim}")
 
 
 def parameter_count(config: ModelConfig, vocab_size: int) -> int:
@@ -90,4 +119,43 @@ def _gpt2(config: ModelConfig, vocab_size: int) -> int:
     return tables + blocks + 2 * embed
 
 
-_COUNTS = {"context_vector": _context_vector, "gpt2": _gpt2}
+def context_widths(ctx_dim: int, input_dim: int, num_layers: int, all_layers: bool) -> list[int]:
+    """Length after each layer of a context block (original research, CVFP model).
+
+    Args:
+        ctx_dim: D of this block.
+        input_dim: k E.
+        num_layers: L.
+        all_layers: whether every layer reads the token.
+    """
+    if all_layers:
+        return [ctx_dim] * num_layers
+    widest = ctx_dim + input_dim
+    return [widest - input_dim * index // num_layers for index in range(1, num_layers + 1)]
+
+
+def token_widths(embed_dim: int, num_input_tokens: int, num_layers: int) -> list[int]:
+    """Length after each layer of the token block: from k E down to E."""
+    steps = range(1, num_layers + 1)
+    return [num_input_tokens * embed_dim - (num_input_tokens - 1) * embed_dim * index // num_layers for index in steps]
+
+
+def _fixed_point(config: ModelConfig, vocab_size: int) -> int:
+    inputs, one = config.num_input_tokens * config.embed_dim, config.ctx_dim // config.blocks
+    contexts = context_widths(one, inputs, config.num_layers, config.token_input_all_layers)
+    tokens = token_widths(config.embed_dim, config.num_input_tokens, config.num_layers)
+    count = vocab_size * config.embed_dim + 2 * config.embed_dim
+    for index, (below, width) in enumerate(pairwise([one, *contexts])):
+        read = inputs if config.token_input_all_layers or index == 0 else 0
+        count += config.blocks * _layer(below + read, below, width)
+    for context, (below, width) in zip(contexts, pairwise([inputs, *tokens]), strict=True):
+        count += _layer(config.blocks * context + below, below, width)
+    return count if config.tied else count + (config.embed_dim + 1) * vocab_size
+
+
+def _layer(read: int, kept: int, width: int) -> int:
+    """A layer of the fixed-point family: its product, its norm, and a projection where the length changes."""
+    return (read + 1) * width + 2 * width + ((kept + 1) * width if kept != width else 0)
+
+
+_COUNTS = {"context_vector": _context_vector, "fixed_point": _fixed_point, "gpt2": _gpt2}

@@ -8,6 +8,7 @@ import torch
 from . import gpt2, initial_weights
 from .config import ModelConfig
 from .context_vector import ContextVectorModel
+from .fixed_point import FixedPointModel
 from .protocol import Init, LanguageModel
 
 
@@ -33,6 +34,20 @@ def _context_vector(config: ModelConfig, vocab_size: int) -> ContextVectorModel:
     )
 
 
+def _fixed_point(config: ModelConfig, vocab_size: int) -> FixedPointModel:
+    return FixedPointModel(
+        vocab_size,
+        config.embed_dim,
+        config.ctx_dim,
+        config.num_layers,
+        config.num_input_tokens,
+        config.token_input_all_layers,
+        config.blocks,
+        config.tied,
+        config.train_embedding,
+    )
+
+
 def _gpt2(config: ModelConfig, vocab_size: int) -> gpt2.GPT2:
     return gpt2.GPT2(
         gpt2.gpt2_config(
@@ -50,6 +65,7 @@ def _gpt2(config: ModelConfig, vocab_size: int) -> gpt2.GPT2:
 
 MODEL_FAMILIES: Mapping[str, Family] = {
     "context_vector": Family(_context_vector, initial_weights.draw),
+    "fixed_point": Family(_fixed_point, initial_weights.draw_fixed_point),
     "gpt2": Family(_gpt2, gpt2.draw),
 }
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .context_vector import ContextVectorModel
+from .fixed_point import FixedPointModel
 from .protocol import Init
 
 
@@ -45,6 +46,43 @@ def draw(model: ContextVectorModel, init: Init, generator: torch.Generator) -> N
             _semi_orthogonal(head.weight, generator)
         else:
             head.weight.normal_(0, 0.02 if init == "original" else head.in_features**-0.5, generator=generator)
+
+
+@torch.no_grad()
+def draw_fixed_point(model: FixedPointModel, init: Init, generator: torch.Generator) -> None:
+    """Draw all weights of a fixed-point model, always in the same order: embedding, context blocks, token layers.
+
+    The output layer starts with zeros, and so the loss at the log of the vocabulary; layer norms are the identity.
+
+    `original` draws the blocks' matrices from N(0, 0.1^2), their biases from N(0, 0.01^2), the embedding from
+    N(0, 0.02^2). Else biases are 0 and the embedding has rows of length 1, about: what is read of it is normalised,
+    and where it is the output matrix too, logits then have unit variance. A matrix before a ReLU with n inputs draws
+    from N(0, 2/n) (`he`) or has orthonormal rows times sqrt(2), which makes up for the half that is cut off; a
+    projection around it keeps the mean square of what it reads.
+    """
+    embed_dim = model.embedding.embedding_dim
+    std = 0.02 if init == "original" else embed_dim**-0.5
+    model.take_embedding(torch.empty(model.vocab_size, embed_dim).normal_(0, std, generator=generator))
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.LayerNorm):
+            layer.weight.fill_(1)
+            layer.bias.zero_()
+        if not isinstance(layer, nn.Linear):
+            continue
+        if layer is model.output:
+            layer.weight.zero_()
+            layer.bias.zero_()
+        elif init == "original":
+            layer.weight.normal_(0, 0.1, generator=generator)
+            layer.bias.normal_(0, 0.01, generator=generator)
+        else:
+            gain = 1.0 if name.endswith("residual") else 2**0.5
+            if init == "he":
+                layer.weight.normal_(0, layer.in_features**-0.5, generator=generator)
+            else:
+                _semi_orthogonal(layer.weight, generator)
+            layer.weight.mul_(gain)
+            layer.bias.zero_()
 
 
 def _semi_orthogonal(weight: Tensor, generator: torch.Generator) -> Tensor:
