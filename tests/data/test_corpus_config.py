@@ -21,6 +21,8 @@ from tune_newllm.data.config import CorpusConfig
         ({"name": "text"}, "got no train and no validation"),
         ({"test": "a.txt"}, "test goes with name: text or a dataset of the hub only, got test with name 'python-docs'"),
         ({"name": "toy", "field": "words"}, "field goes with name: text or a dataset of the hub only"),
+        ({"name": "toy", "turns": "marked"}, "turns goes with name: text or a dataset of the hub only"),
+        ({"name": "dailydialog", "turns": "tagged"}, "turns must be plain or marked, got 'tagged'"),
         ({"name": "wikitext-2", "train": ["train", "test"]}, "train must be one split .* join splits by \\+"),
         ({"max_samples": 0}, "max_samples must be at least 1, got 0"),
     ],

@@ -24,6 +24,7 @@ for line in sys.stdin:
         held_out = {split: stats["texts"] for split, stats in corpus.stats.items() if split != "train"}
         answer = {"folder": corpus.folder.name, "fingerprint": corpus.fingerprint, "words": words, "held_out": held_out}
         answer |= {"first": corpus.train[0].tolist(), "kind": corpus.tokenizer.kind, "notes": corpus.notes}
+        answer["validation"] = corpus.validation.tolist()
     except CorpusError as error:
         answer = {"refused": str(error)}
     print(json.dumps(answer), flush=True)
@@ -65,9 +66,44 @@ def wikitext(word="knight"):
     return files
 
 
+ULTRACHAT_CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - {split: train_sft, path: data/train_sft-*}
+  - {split: test_sft, path: data/test_sft-*}
+  - {split: train_gen, path: data/train_gen-*}
+  - {split: test_gen, path: data/test_gen-*}
+---
+"""
+
+
+def dailydialog():
+    """As in OpenRL/daily_dialog: lists of utterances, and a label for each."""
+    said = {"train": ["Hello , Jim . ", " Fine ! "], "validation": ["Bye ."], "test": ["Well ?", "Well ."]}
+    return {
+        f"data/{split}-00000-of-00001-66dc7d981b70c918.parquet": parquet(
+            dialog=[turns] * 2, act=[[1] * len(turns)] * 2, emotion=[[0] * len(turns)] * 2
+        )
+        for split, turns in said.items()
+    }
+
+
+def ultrachat():
+    """As in HuggingFaceH4/ultrachat_200k, with 250 conversations held out; each is its number, asked and answered."""
+    files = {"README.md": ULTRACHAT_CARD.encode()}
+    for split, count in (("train_sft", 5), ("test_sft", 250), ("train_gen", 1), ("test_gen", 1)):
+        prompts = [f"{split}{number}" for number in range(count)]
+        messages = [[{"content": p, "role": "user"}, {"content": f"{p}!", "role": "assistant"}] for p in prompts]
+        files[f"data/{split}-00000-of-00001-0d0e.parquet"] = parquet(
+            prompt=prompts, prompt_id=prompts, messages=messages
+        )
+    return files
+
+
 def chats():
-    """A train split only, the conversations a list of objects, the rest strings, one of them with gaps."""
-    messages = [[{"role": "user", "content": "hello"}]] * 4
+    """A train split only, the conversations a list of objects without roles, the rest strings, one with gaps."""
+    messages = [[{"from": "user", "content": "hello"}]] * 4
     prompts = ["one two", None, " three ", "four"]
     return {
         "data/train-00000-of-00001.parquet": parquet(prompt=prompts, messages=messages, score=range(4), id=list("abcd"))
@@ -115,6 +151,8 @@ def hub():
     hub.repositories = {
         "Salesforce/wikitext": wikitext(),
         "someone/chats": chats(),
+        "OpenRL/daily_dialog": dailydialog(),
+        "HuggingFaceH4/ultrachat_200k": ultrachat(),
         "someone/scripted": {"scripted.py": b"", "data.txt": b"words"},
         "someone/secret": {"README.md": b""},
     }
@@ -162,6 +200,24 @@ def test_any_dataset_with_its_own_splits_and_field(ask):
     assert corpus["words"] == ["one two", "three"]
     assert corpus["held_out"] == {"validation": 1}
     assert corpus["folder"].startswith("hf-someone-chats-")
+
+
+def test_dialogues_under_names_of_our_own(ask):
+    plain = ask("dailydialog")
+    assert plain["words"] == ["hello , jim . fine !"] * 2
+    assert plain["held_out"] == {"validation": 2, "test": 2}
+    marked = ask("dailydialog", turns="marked", window=16)
+    assert marked["words"] == ["<|speaker1|> hello , jim . <|speaker2|> fine !"] * 2
+    assert ask("hf:OpenRL/daily_dialog", field="dialog")["fingerprint"] == plain["fingerprint"]
+
+
+def test_what_is_held_out_of_ultrachat_does_not_depend_on_the_amount_of_data(ask):
+    """The second hundred is the test split; with GPT-2's pieces, which no corpus changes, even the ids are equal."""
+    few, all_of_them = (ask("ultrachat", max_samples=most, tokenizer="gpt2") for most in (2, None))
+    assert ask("ultrachat", max_samples=2)["words"] == [f"train_sft{n} train_sft{n}!" for n in range(2)]
+    assert few["held_out"] == all_of_them["held_out"] == {"validation": 100, "test": 100}
+    assert few["validation"] == all_of_them["validation"]
+    assert len(few["words"]) < len(all_of_them["words"])
 
 
 @pytest.mark.parametrize(

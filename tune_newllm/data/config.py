@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 Windowing = Literal["complete", "original", "stream"]
+Turns = Literal["plain", "marked"]
 TokenizerKind = Literal["words", "bpe", "gpt2"]
 SMALLEST_SUBWORD_VOCABULARY = 260
 """Four special tokens and a piece for each byte, so that any text can be written in pieces."""
@@ -15,10 +16,12 @@ class CorpusConfig:
 
     Args:
         name: `python-docs`, `text`, `toy`, or a dataset of the Hugging Face Hub: `wikitext-2`, `wikitext-103`,
-            `hf:OWNER/NAME` or `hf:OWNER/NAME:CONFIG`.
+            `dailydialog`, `ultrachat`, `hf:OWNER/NAME` or `hf:OWNER/NAME:CONFIG`.
         train, validation, test: with the corpus `text` a path or several, needed but for `test`; with a dataset of the
             hub one of its splits or a slice such as `train[:95%]`, by default those called train, validation and test.
-        field: the column or key that holds the text, in files with rows and in datasets of the hub.
+        field: the column or key that holds the text, or the list of a dialogue's turns, in files with rows and in
+            datasets of the hub.
+        turns: how a list of turns becomes a text: `plain` or with `marked` speakers, see `tune_newllm.data.turns`.
         max_samples: the train split ends after this many texts, from which the vocabulary is learned too.
         max_tokens: each text is cut to so many tokens, BOS and EOS counted; one that is cut does not end with EOS. The
             vocabulary is learned from whole texts.
@@ -40,6 +43,7 @@ class CorpusConfig:
     validation: str | list[str] | None = None
     test: str | list[str] | None = None
     field: str = "text"
+    turns: Turns = "plain"
     max_samples: int | None = None
     max_tokens: int | None = None
     tokenizer: TokenizerKind = "words"
@@ -55,6 +59,8 @@ class CorpusConfig:
             raise ValueError(f"window must be at least 2 (one token and its successor), got {self.window}")
         if self.windowing not in ("complete", "original", "stream"):
             raise ValueError(f"windowing must be complete, original or stream, got {self.windowing!r}")
+        if self.turns not in ("plain", "marked"):
+            raise ValueError(f"turns must be plain or marked, got {self.turns!r}")
         if self.max_samples is not None and self.max_samples < 1:
             raise ValueError(f"max_samples must be at least 1, got {self.max_samples}")
         if self.max_tokens is not None and self.max_tokens < 2:
@@ -87,7 +93,7 @@ class CorpusConfig:
             if missing:
                 raise ValueError(f"the corpus text needs train and validation files, got no {' and no '.join(missing)}")
         elif self.name in ("python-docs", "toy"):
-            given += ["field"] if self.field != "text" else []
+            given += ["field"] * (self.field != "text") + ["turns"] * (self.turns != "plain")
             if given:
                 raise ValueError(
                     f"{given[0]} goes with name: text or a dataset of the hub only, got {', '.join(given)} "

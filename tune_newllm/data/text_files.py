@@ -1,9 +1,9 @@
 """The corpus `text`: the user's own files.
 
 A `.txt` file is one text per line. `.jsonl`, `.json` (one list, or a row per line), `.parquet` and `.arrow` hold one
-text per row, in the field that the configuration names; so does a folder written by `Dataset.save_to_disk`. Text and
-JSON may be compressed (`.txt.gz`). Blank texts, nulls among them, are dropped. Relative paths start at the current
-directory.
+text per row, in the field that the configuration names, or the list of a dialogue's turns (`tune_newllm.data.turns`);
+so does a folder written by `Dataset.save_to_disk`. Text and JSON may be compressed (`.txt.gz`). Blank texts, nulls
+among them, are dropped. Relative paths start at the current directory.
 """
 
 import gzip
@@ -16,8 +16,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tune_newllm.data.config import CorpusConfig
+from tune_newllm.data.config import CorpusConfig, Turns
 from tune_newllm.data.progress import track
+from tune_newllm.data.turns import text_of
 from tune_newllm.errors import CorpusError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class _File(NamedTuple):
     split: str
     path: Path
     field: str
+    turns: Turns
 
     @property
     def kind(self) -> str:
@@ -42,12 +44,12 @@ class _File(NamedTuple):
 
 
 def digest(config: CorpusConfig) -> str:
-    """Hash of the field and all files' contents, without their names.
+    """Hash of the field, the way of joining turns and all files' contents, without their names.
 
     Raises:
         CorpusError: a file is missing, unreadable or of an unknown kind.
     """
-    everything = hashlib.sha256(config.field.encode())
+    everything = hashlib.sha256(f"{config.field} {config.turns}".encode())
     for file in _files(config):
         try:
             with file.path.open("rb") as opened:
@@ -86,9 +88,14 @@ def _files(config: CorpusConfig) -> Iterator[_File]:
     for split in SPLITS:
         given = getattr(config, split) or []
         for name in [given] if isinstance(given, str) else given:
-            file = _File(split, Path(name).expanduser(), config.field)
+            file = _File(split, Path(name).expanduser(), config.field, config.turns)
             if file.path.is_dir():
                 yield from _saved_parts(file)
+            elif file.kind == ".txt" and config.turns == "marked":
+                raise CorpusError(
+                    f"corpus.turns: marked needs rows with a list of turns, and {name} has lines of text: "
+                    f"give one of {', '.join(kind for kind in _READERS if kind != '.txt')}"
+                )
             elif file.kind in _READERS:
                 yield file
             else:
@@ -192,16 +199,16 @@ def _column(file: _File, batches: "Iterable[RecordBatch]") -> Iterator[str]:
 def _text(file: _File, number: int, row: Any) -> str:
     if not isinstance(row, dict):
         raise file.unreadable(f"row {number} is not a JSON object")
-    value = row.get(file.field)
-    if value is None and file.field in row:
-        return ""
-    if not isinstance(value, str):
-        raise file.unreadable(f"row {number} needs a string in the field {file.field}, got {value!r:.40}")
+    if file.field not in row:
+        raise file.unreadable(f"row {number} has no field {file.field}, only {', '.join(row)}"[:200])
     try:
-        value.encode()
+        text = text_of(row[file.field], file.turns)
+        text.encode()
     except UnicodeEncodeError as error:
         raise file.unreadable(f"row {number} holds half a surrogate pair") from error
-    return value
+    except ValueError as error:
+        raise file.unreadable(f"row {number} needs in the field {file.field} {error}") from error
+    return text
 
 
 _COMPRESSIBLE = {".txt": _lines, ".jsonl": _json_lines, ".json": _json}
