@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from . import figures
     from .comparison import compare
     from .lr_fit import fit_lr_batch_law, fit_lr_size_law
+    from .record import record, write_record
     from .report import write_comparison, write_report
 
 __all__ = [
@@ -63,10 +64,12 @@ __all__ = [
     "interactions",
     "load",
     "pareto",
+    "record",
     "rung_epochs",
     "summary",
     "survival",
     "write_comparison",
+    "write_record",
     "write_report",
 ]
 
@@ -79,6 +82,8 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(".lr_fit", __name__), name)
     if name == "compare":
         return import_module(".comparison", __name__).compare
+    if name in ("record", "write_record"):
+        return getattr(import_module(".record", __name__), name)
     if name in ("write_comparison", "write_report"):
         return getattr(import_module(".report", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -37,7 +37,7 @@ def _settings(sweep: Sweep) -> dict[str, str]:
     kept = {key: value for key, value in sweep.spec.items() if key not in _UNCOMPARED}
     settings = dict(_flat(kept))
     for path, rule in (sweep.spec.get("parameters") or {}).items():
-        settings[path] = _rule(rule)
+        settings[path] = range_words(rule)
     points = sweep.spec.get("points")
     settings["points"] = f"{len(points)} of them" if isinstance(points, list) and points else "none"
     return {path: cut(text, LONGEST_SETTING) for path, text in settings.items()}
@@ -51,7 +51,7 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
             yield f"{prefix}{key}", shown(value)
 
 
-def _rule(rule: Any) -> str:
+def range_words(rule: Any) -> str:
     """A parameter's range in few words."""
     if not isinstance(rule, Mapping):
         return shown(rule)

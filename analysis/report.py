@@ -1,7 +1,6 @@
 """The report of a sweep: one HTML file that needs no network, and the same numbers as CSV and JSON beside it."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -17,6 +16,7 @@ from .answers import answers
 from .body import body
 from .comparison import compare
 from .figures.style import ACCENT
+from .files import replace
 from .load import Sweep
 from .markup import Section
 from .proposal import NEXT_FILE, next_file
@@ -65,8 +65,8 @@ def _write(target: Path, beside: Mapping[str, str | None], text: str) -> Path:
             if content is None:
                 page.with_name(name).unlink(missing_ok=True)
             else:
-                _replace(page.with_name(name), content)
-        _replace(page, text)
+                replace(page.with_name(name), content)
+        replace(page, text)
     except OSError as error:
         raise FolderError(
             f"a report needs a folder that can be written to: {error}; choose another with --out"
@@ -130,16 +130,3 @@ def _page(title: str, about: str, said: Sequence[str], parts: Sequence[Section])
         plotly=get_plotlyjs(),
         accent=ACCENT,
     )
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write the whole file under another name first, so that a reader never finds half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("w", encoding="utf-8", errors="replace", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

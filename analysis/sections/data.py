@@ -6,8 +6,8 @@ from .. import figures
 from ..data_law import DataLaw, data_law
 from ..load import Sweep
 from ..markup import Section, table
-from ..power_law import Prediction
-from ..words import counted, digits, shown
+from ..rows import POINTS, TEXTS, extrapolation, point_rows
+from ..words import counted, digits
 
 
 def data(sweep: Sweep) -> Section | None:
@@ -35,35 +35,13 @@ def _sentences(found: DataLaw) -> list[str]:
 
 
 def _points(found: DataLaw) -> str:
-    names = ("tokens", "texts", "perplexity", "val loss", "seeds", "configurations", "best trial")
-    head = [(name, "" if name == "best trial" else "number") for name in names]
-    rows = [
-        [
-            f"{row['tokens']:,.0f}",
-            "all" if row["texts"] != row["texts"] else f"{row['texts']:,.0f}",
-            digits(row["ppl"]),
-            digits(row["loss"]),
-            str(row["replicates"]),
-            str(row["configurations"]),
-            row["trial_id"],
-        ]
-        for row in found.points.to_dict("records")
-    ]
-    return table(head, rows)
+    head = [(name, "" if name in TEXTS else "number") for name in POINTS]
+    return table(head, point_rows(found))
 
 
 def _extrapolation(found: DataLaw) -> str:
-    said = found.extrapolation()
-    if not said:
+    head, rows = extrapolation(found)
+    if not rows:
         return ""
-    head = [(name, "number") for name in ("tokens", "beyond the data", "perplexity", "95 % prediction interval")]
-    rows = [[digits(each.tokens, 3), f"{shown(round(each.beyond, 1))} times", *_predicted(each)] for each in said]
-    if found.floor.above_zero:
-        head += [("with a floor", "number"), ("95 % prediction interval", "number")]
-        rows = [[*row, *_predicted(found.floor.predict(each.tokens))] for row, each in zip(rows, said, strict=True)]
     note = "What the law says of more data, should it go on to hold there, which no measurement shows:"
-    return f'<p class="after note">{note}</p>{table(head, rows)}'
-
-
-def _predicted(each: Prediction) -> list[str]:
-    return [digits(each.estimate, 3), f"{digits(each.interval[0], 3)} to {digits(each.interval[1], 3)}"]
+    return f'<p class="after note">{note}</p>{table([(name, "number") for name in head], rows)}'

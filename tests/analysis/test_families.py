@@ -65,8 +65,8 @@ def test_each_family_with_its_own_best_rate_at_equal_tokens(tmp_path):
     said = " ".join(family_sentences(sweep))
     assert said.startswith(
         "At equal tokens (200,000), each with its own best learning rate, the family context_vector is best: loss "
-        "3.405 (learning rate 0.001, 60,000 parameters, 8 s); gpt2 is 0.05 nats per token behind, more than the noise of "
-        "the seeds, ± 0.014 (learning rate 0.003, 62,000 parameters, 8 s); fixed_point is 0.3 nats"
+        "3.405 (learning rate 0.001, 60,000 parameters, 8 s); gpt2 is 0.05 nats per token behind, more than the noise "
+        "of the seeds, ± 0.014 (learning rate 0.003, 62,000 parameters, 8 s); fixed_point is 0.3 nats"
     )
     assert "differ in size by a factor of up to 1.5" in said
     assert "The best learning rate of gpt2 is the highest tried" in said

@@ -91,3 +91,18 @@ def test_a_narrow_terminal_gets_one_sweep_under_the_other():
     assert len(wide) == 4, "the long answer takes two lines"
     narrow = side_by_side(["a", "b"], rows, width=40).splitlines()
     assert narrow == ["state", "  a: finished", "loss", f"  a: {'4 ' * 30}", "  b: 5"]
+
+
+def test_the_record_is_written_where_it_is_asked_for(sweeps, tmp_path):
+    out, _ = call(sweeps[0], "--markdown")
+    assert out.splitlines()[-1] == f"record: {sweeps[0] / 'record.md'}"
+    text = (sweeps[0] / "record.md").read_text()
+    assert text.startswith("# a\n")
+    call(sweeps[0], "--markdown", "deep/own.md")
+    assert (tmp_path / "deep" / "own.md").read_text() == text
+    out, _ = call(*sweeps, "--markdown", "--out", "both")
+    assert out.splitlines()[-1] == f"record: {Path('both') / 'record.md'}"
+    assert (tmp_path / "both" / "record.md").read_text().startswith("# a and b\n")
+    # A sweep named after the option is no file to write.
+    with pytest.raises(UsageError, match=r"ends in \.md, got sweeps/b: name sweeps before it"):
+        call(sweeps[0], "--markdown", sweeps[1])

@@ -1,7 +1,9 @@
 """Commands that begin a sweep and that read one: search, status, report."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +11,9 @@ from tune_newllm.cli.ending import command, conclude, resumable, show
 from tune_newllm.cli.options import concurrent_option, json_option, quiet_option
 from tune_newllm.cli.text import warn
 from tune_newllm.errors import FolderError, UsageError
+
+if TYPE_CHECKING:
+    from analysis import Sweep
 
 
 @click.command()
@@ -106,8 +111,15 @@ def status(sweep: Path, as_json: bool) -> int:
     type=click.Path(path_type=Path),
     help="Folder to write to; by default the sweep's own, of several sweeps NAME-vs-NAME-report.",
 )
+@click.option(
+    "--markdown",
+    is_flag=False,
+    flag_value="",
+    metavar="[FILE.md]",
+    help="Also write the experiment record as Markdown; by default record.md beside report.html.",
+)
 @json_option
-def report(sweeps: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
+def report(sweeps: tuple[Path, ...], out: Path | None, markdown: str | None, as_json: bool) -> int:
     """Write report.html, trials.csv and summary.json, and print the answers.
 
     Where the sweep's folder cannot be written to they go to NAME-report/ in the working directory. Of several sweeps
@@ -115,11 +127,14 @@ def report(sweeps: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
 
     \b
       python -m tune_newllm report sweeps/lr_batch
+      python -m tune_newllm report sweeps/lr_batch --markdown
       python -m tune_newllm report sweeps/lr_batch sweeps/lr_batch-2
     """
     _one_thread()
+    if markdown and Path(markdown).suffix != ".md":
+        raise UsageError(f"--markdown takes a file whose name ends in .md, got {markdown}: name sweeps before it")
     if len(sweeps) > 1:
-        return _report_several(sweeps, out, as_json)
+        return _report_several(sweeps, out, markdown, as_json)
     import analysis
 
     sweep = sweeps[0]
@@ -133,8 +148,21 @@ def report(sweeps: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
         here = Path(f"{loaded.name}-report")
         warn([f"{sweep} cannot be written to ({error.__cause__}), so the report goes to {here}/"])
         written = analysis.write_report(loaded, here)
-    show(analysis.summary(loaded), [*analysis.answers(loaded), f"report: {written}"], as_json)
+    lines = [*analysis.answers(loaded), f"report: {written}", *_record([loaded], markdown, written.parent)]
+    show(analysis.summary(loaded), lines, as_json)
     return 0
+
+
+def _record(loaded: "Sequence[Sweep]", markdown: str | None, beside: Path) -> list[str]:
+    """Write the experiment record where it was asked for, and say where it is."""
+    if markdown is None:
+        return []
+    import analysis
+    from tune_newllm.training.config import Configuration
+
+    path = Path(markdown) if markdown else beside / "record.md"
+    sweeps = loaded[0] if len(loaded) == 1 else loaded
+    return [f"record: {analysis.write_record(sweeps, path, Configuration().to_dict(), beside)}"]
 
 
 def _one_thread() -> None:
@@ -146,7 +174,7 @@ def _one_thread() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-def _report_several(sweeps: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
+def _report_several(sweeps: tuple[Path, ...], out: Path | None, markdown: str | None, as_json: bool) -> int:
     """Write the report that compares sweeps, and print its answers and the sweeps' own side by side."""
     import analysis
     from tune_newllm.cli.side_by_side import side_by_side
@@ -159,5 +187,6 @@ def _report_several(sweeps: tuple[Path, ...], out: Path | None, as_json: bool) -
     content = analysis.compare(loaded)
     written = analysis.write_comparison(loaded, out)
     lines = [*content["answers"], "", side_by_side(content["names"], content["questions"]), "", f"report: {written}"]
+    lines += _record(loaded, markdown, written.parent)
     show(content, lines, as_json)
     return 0

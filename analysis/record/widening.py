@@ -1,0 +1,80 @@
+"""Where the best value of a setting lies at the end of what was searched, and the search that goes on beyond."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..best import best
+from ..load import Sweep
+from ..words import label, shown
+from .step import Step, search, setting
+
+AT_EDGE = 0.05
+"""Share of a range from its end within which a best value lies on the edge."""
+WIDER = 4.0
+"""Times a logarithmic range goes on beyond the edge; a linear one by half its width."""
+
+
+def widenings(sweep: Sweep) -> Iterator[Step]:
+    """The best value of a numeric parameter at the end of what was tried."""
+    ranking = best(sweep, 1)
+    if not ranking.full_fidelity:
+        return
+    # As Python's own numbers, which numpy's are not.
+    row, rules = ranking.trials.to_dict("records")[0], sweep.spec.get("parameters") or {}
+    for path in sweep.searched:
+        value, rule = row[path], rules.get(path)
+        if (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and value == value
+            and isinstance(rule, Mapping)
+        ):
+            wider = _wider_list(rule, value) if isinstance(rule.get("values"), list) else _wider_range(rule, value)
+            if wider is None:
+                continue
+            edge, options = wider
+            said = f"The best {label(path)}, {shown(value)}, is the {edge} that was searched."
+            settings = [setting(f"parameters.{path}.{key}", given) for key, given in options.items()]
+            yield Step(
+                f"{said} Widen the search beyond it.", search(sweep, f"wider-{path.rpartition('.')[2]}", *settings)
+            )
+
+
+def _wider_list(rule: Mapping[str, Any], value: float) -> tuple[str, dict[str, Any]] | None:
+    """The two values at the edge and two beyond it, in the same ratio."""
+    values = sorted({each for each in rule["values"] if isinstance(each, int | float) and not isinstance(each, bool)})
+    if len(values) < 3 or len(values) < len(rule["values"]) or value not in (values[0], values[-1]):
+        return None
+    low = value == values[0]
+    near, inner = (values[0], values[1]) if low else (values[-1], values[-2])
+    if near <= 0 or inner <= 0:
+        return None
+    beyond = [near * (near / inner) ** power for power in (1, 2)]
+    if all(isinstance(each, int) for each in values):
+        beyond = [round(each) for each in beyond if round(each) >= 1]
+    else:
+        beyond = [float(f"{each:.3g}") for each in beyond]
+    wanted = sorted({inner, near, *beyond})
+    return ("lowest" if low else "highest", {"values": wanted}) if len(wanted) > 2 else None
+
+
+def _wider_range(rule: Mapping[str, Any], value: float) -> tuple[str, dict[str, Any]] | None:
+    low, high = rule.get("min"), rule.get("max")
+    if not isinstance(low, int | float) or not isinstance(high, int | float) or not low < high:
+        return None
+    log = "log" in str(rule.get("distribution")) and low > 0
+    place = math.log(value / low) / math.log(high / low) if log and value > 0 else (value - low) / (high - low)
+    if AT_EDGE < place < 1 - AT_EDGE:
+        return None
+    upper = place >= 0.5
+    if not upper and low <= 0:
+        return None
+    span = (high / WIDER, high * WIDER) if upper else (low / WIDER, low * WIDER)
+    if not log:
+        half = (high - low) / 2
+        span = (high - half, high + half) if upper else (max(0.0, low - half), low + half)
+    rounded = [float(f"{end:.3g}") for end in span]
+    if all(isinstance(end, int) for end in (low, high)):
+        rounded = [max(1, round(end)) for end in rounded]
+    return ("highest" if upper else "lowest") + " or near it", dict(zip(("min", "max"), rounded, strict=True))
