@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 from typing import Any
 
+from .families import FAMILY
 from .load import Sweep
 from .lr_fit import fit_lr_law
 from .lr_law import BATCH, EXPONENTS, SIZE, Interval, LrLaw, Optimum, Recommendation
@@ -19,7 +20,9 @@ def lr_laws(sweep: Sweep) -> list[LrLaw]:
     trials = sweep.trials
     if trials["lr"].nunique() < 2:
         return []
-    varied = [path for path in (BATCH, SIZE) if path in trials and trials[path].nunique() > 1]
+    # Models of several families differ in more than their size.
+    sizes = [] if FAMILY in sweep.searched and trials[FAMILY].nunique() > 1 else [SIZE]
+    varied = [path for path in (BATCH, *sizes) if path in trials and trials[path].nunique() > 1]
     return [fit_lr_law(trials, path) for path in varied]
 
 

@@ -59,6 +59,7 @@ class Phases(NamedTuple):
 
     Attributes:
         phases: in the order of the epochs, without gaps; empty below two epochs with a finite loss.
+        best: epoch of the lowest loss; 0 where there is none.
         turns: epochs at which the curve bends: its first, its last and its lowest are among them.
         left: when the first plateau was left, counted in finished epochs and their parts; NaN without a plateau.
         level: loss of that plateau; NaN likewise.
@@ -71,6 +72,7 @@ class Phases(NamedTuple):
     """
 
     phases: list[Phase]
+    best: int
     turns: list[int]
     left: float
     level: float
@@ -79,14 +81,8 @@ class Phases(NamedTuple):
     doubled: float
     doubling: float
 
-    @property
-    def best(self) -> int:
-        """Epoch of the lowest loss; 0 where there is none."""
-        falling = [phase for phase in self.phases if phase.kind not in ("flat", "overfitting", "divergence")]
-        return falling[-1].last if falling else self.phases[0].first if self.phases else 0
 
-
-NONE = Phases([], [], math.nan, math.nan, 0, math.nan, math.nan, math.nan)
+NONE = Phases([], 0, [], math.nan, math.nan, 0, math.nan, math.nan, math.nan)
 
 
 def phases(epochs: Sequence[int], val_loss: Sequence[float], train_loss: Sequence[float] | None = None) -> Phases:
@@ -114,7 +110,8 @@ def phases(epochs: Sequence[int], val_loss: Sequence[float], train_loss: Sequenc
     found, left, level = _descent(at, loss, [turn for turn in turns if turn <= lowest], tolerance)
     if lowest < len(at) - 1:
         found = _merged([*found, _after(at, loss, train, lowest)])
-    return Phases(found, [int(at[turn]) for turn in turns], left, level, *_tail(at, loss), *_doublings(at, loss))
+    bends = [int(at[turn]) for turn in turns]
+    return Phases(found, int(at[lowest]), bends, left, level, *_tail(at, loss), *_doublings(at, loss))
 
 
 def skeleton(at: Floats, loss: Floats, tolerance: float) -> list[int]:

@@ -236,6 +236,9 @@ def _on_end(sweep: Sweep, one: Course) -> Iterator[str]:
             f"Overfitting from epoch {found.best} on: validation rose by {digits(rise, 2)} nats to epoch {last} while "
             "training went on falling."
         )
+    elif kind == "flat":
+        after = f"no lower loss after epoch {found.best}" if found.best < last else "next to no progress in all epochs"
+        yield f"Converged: {after}."
     elif found.tail:
         over = f"over the last {counted(found.tail, 'epoch')}"
         if found.tail_rate < least_progress(sweep):

@@ -13,6 +13,7 @@ from ..tables import configured
 from ..words import cut, digits, duration, shown
 
 LONGEST_FACT = 160
+LONGEST_COMMAND = 2000
 _SPLITS = ("train", "validation", "test")
 
 
@@ -48,7 +49,7 @@ def _facts(sweep: Sweep) -> Iterator[tuple[str, str]]:
     if times := span(sweep):
         yield "time", f"{moment(times[0])} to {moment(times[1])}, {duration(sweep.wall)} of work"
     for number, (text, overrides) in enumerate(_commands(sweep)):
-        yield "command" if not number else "then", code(cut(text, LONGEST_FACT)) + overrides
+        yield "command" if not number else "then", code(cut(text, LONGEST_COMMAND)) + overrides
     machine = {key: configured(known, f"hardware.{key}") for key in ("name", "device", "machine_cpus", "system")}
     if any(machine.values()):
         yield "machine", _machine(machine)

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 
+import pandas as pd
+
 from ..best import best
 from ..data_law import data_law
 from ..effect_words import effects_sentences
@@ -18,6 +20,8 @@ from ..words import LONGEST_REASON, STATES, counted, cut, digits, fixed, label, 
 from .course import Course, epoch_notes, epoch_table, phase_table, phase_words
 
 MOST_FAILURES = 10
+MOST_SIZES = 16
+"""Rows of a table of a law; of more sizes only some are shown."""
 MOST_VALUES = 10
 """Of a setting that is given a row or a column for each."""
 
@@ -68,12 +72,17 @@ def _best(sweep: Sweep) -> Iterator[str]:
         ]
         for at, row in enumerate(rows)
     ]
-    yield table(head, cells)
+    words = {plain(label(path)) for path in sweep.searched if not _numeric(sweep.trials[path])}
+    yield table(head, cells, [bool(name) and name != "trial" and name not in words for name in head])
     guide = "Lowest mean validation loss over the seeds first; val loss and perplexity are those of the trial named, "
     guide = f"{guide}the best of its seeds." if seeds else "Lowest validation loss first."
     if not ranking.full_fidelity:
         guide += " None of these trials has run to its end: the order may change."
     yield paragraph(guide)
+
+
+def _numeric(values: pd.Series) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.tolist())
 
 
 def _spread(deviation: float) -> str:
@@ -99,6 +108,8 @@ def _grid(sweep: Sweep) -> Iterator[str]:
         return
     down, across = sorted(varied, key=lambda path: -full[path].nunique())
     means = full.groupby([down, across])["value"].mean()
+    if 2 * len(means) < full[down].nunique() * full[across].nunique():
+        return
     ends = {path: sorted(full[path].unique().tolist(), key=order) for path in varied}
     lowest = means.min()
     yield f"### Loss by {plain(label(down))} and {plain(label(across))}"
@@ -129,8 +140,13 @@ def _laws(sweep: Sweep) -> Iterator[str]:
             continue
         name = {"training.batch_size": "batch size"}.get(law.against, "number of parameters")
         yield f"### Best learning rate by {name}"
-        head = [name, "best measured", "95 %", "trials", "by the law", "95 %", ""]
-        yield table(head, _law_rows(law), [*[True] * 6, False])
+        head, rows = [name, "best measured", "95 %", "trials", "by the law", "95 %", ""], list(_law_rows(law))
+        step = math.ceil(len(rows) / MOST_SIZES)
+        yield table(
+            head, [row for at, row in enumerate(rows) if at % step == 0 or row is rows[-1]], [*[True] * 6, False]
+        )
+        if step > 1:
+            yield paragraph(f"Of {len(rows)} sizes every {step}th and the last.")
         if law.interval is not None:
             formula = f"{digits(law.coefficient)} · {name}^{law.exponent:.2f}"
             yield paragraph(f"By the law: {formula}. A trial scatters by {digits(law.noise, 2)} nats around it.")

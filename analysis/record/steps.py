@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..commands import constants
 from ..data_law import DATA, data_law
 from ..hazard import hazard, hazard_sentence
 from ..load import Sweep
 from ..proposal import NEXT_FILE, proposal
 from ..tables import absent, configured
 from ..words import counted, digits, duration, resume_command
-from .course import Course, least_progress
+from .course import MUCH_LOWER, Course, least_progress
 from .step import Step, again, search, setting
 from .widening import widenings
 
@@ -87,16 +88,29 @@ def _longer(sweep: Sweep, one: Course) -> Iterator[Step]:
     epochs = int(trial["epochs"])
     by_epochs = trial["state"] == "completed" and trial["reason"] == "epochs"
     gain = found.doubling if found.doubling == found.doubling else found.doubled
-    if not by_epochs or not found.tail_rate >= least_progress(sweep) or not gain >= LEAST_GAIN:
+    falling = bool(found.phases) and found.phases[-1].kind in ("fast", "slow")
+    if not by_epochs or not falling or not found.tail_rate >= least_progress(sweep) or not gain >= LEAST_GAIN:
         return
     word = "about" if found.doubling == found.doubling else "at most"
     lr = one.rows["lr"]
     said = f"The best trial was still improving at the end, by {digits(found.tail_rate, 2)} nats per epoch: twice the "
     said += f"epochs should bring {word} {digits(gain, 2)} nats, for {duration(float(trial['seconds']))} more a trial."
-    if lr.iloc[-1] < lr.max() / 2:
-        said += " Its learning rate fell towards the end, which made part of that gain and would have to be done again."
+    if lr.iloc[-1] < MUCH_LOWER * lr.max():
+        # Given more epochs a trial goes on with the learning rate at which its schedule ended.
+        said += " Its learning rate had fallen by then, so a longer schedule has to begin anew."
+        yield Step(said, _anew(sweep, trial, 2 * epochs))
+        return
     kept = min(5, int(sweep.trials["full_fidelity"].sum()))
     yield Step(said, again("extend", sweep.folder, f"--epochs {2 * epochs} --best {kept}"))
+
+
+def _anew(sweep: Sweep, trial: Mapping[str, Any], epochs: int) -> str:
+    """The command that trains the same configuration from the beginning for so many epochs."""
+    given = {path: trial[path] for path in sweep.searched if not absent(trial[path])}
+    given |= constants(sweep, given) | {"training.epochs": epochs, "training.seed": trial["seed"]}
+    options = [setting(path, value) for path, value in given.items()]
+    target = shlex.quote(f"runs/{sweep.name}-{trial['trial_id']}-{epochs}")
+    return again("train", sweep.folder / "sweep.yaml", *options, f"--to {target}")
 
 
 def _law(sweep: Sweep, beside: Path) -> Iterator[Step]:

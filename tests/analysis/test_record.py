@@ -163,6 +163,19 @@ def test_longer_training_where_it_still_improved(tmp_path):
     assert not [each for each in next_steps(made(tmp_path, out_of_patience, spec)) if "improving" in each.reason]
 
 
+def test_a_schedule_that_has_ended_begins_anew(tmp_path):
+    spec = {key: value for key, value in SPEC.items() if key not in ("name", "early_terminate")}
+    spec |= {"training": SPEC["training"] | {"epochs": 8}}
+    signals = [{"lr": 0.001 * (1 - epoch / 8)} for epoch in range(8)]
+    trial = Trial(lr_batch(1e-3, 32), [4 + 1 / epoch for epoch in range(1, 9)], signals=signals)
+    step = step_on(made(tmp_path, [trial], spec), "still improving")
+    assert "a longer schedule has to begin anew" in step.reason
+    words = shlex.split(step.command)
+    assert words[:4] == ["python", "-m", "tune_newllm", "train"]
+    training = load_spec(Path(words[4]), [words[at + 1] for at, word in enumerate(words) if word == "--set"]).training
+    assert (training.lr, training.batch_size, training.epochs, training.seed) == (1e-3, 32, 16, 0)
+
+
 def test_seeds_until_the_two_best_can_be_told_apart(tmp_path):
     pairs = [*replicates(lr_batch(2e-3, 32), [4.30], [4.32]), *replicates(lr_batch(1e-3, 32), [4.31], [4.33])]
     spec = SPEC | {"training": SPEC["training"] | {"epochs": 1}, "seeds": 2}
