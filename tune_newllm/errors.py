@@ -61,3 +61,14 @@ class DivergedError(TuneError):
 
     def __reduce__(self) -> tuple[type["DivergedError"], tuple[int, int, float]]:
         return type(self), (self.epoch, self.step, self.loss)
+
+
+class DegenerateError(DivergedError):
+    """What was learnt first is of no use for what is to be learnt next: the training ends before its first epoch."""
+
+    def __init__(self, message: str) -> None:
+        TuneError.__init__(self, message)
+        self.epoch, self.step, self.loss = 1, 0, float("nan")
+
+    def __reduce__(self) -> tuple[type["DegenerateError"], tuple[str]]:  # type: ignore[override]
+        return type(self), (str(self),)

@@ -216,6 +216,12 @@ class FixedPointModel(LanguageModel):
         with torch.autocast(tokens_N.device.type, enabled=False):
             return scan_stream(self.context_blocks, inputs_NX, state.context_BD[0])
 
+    def step(self, context_ND: Tensor, inputs_NX: Tensor) -> Tensor:
+        """The contexts after one token each, [N, D], by all blocks; differentiable."""
+        chunks_NDs = context_ND.chunk(len(self.context_blocks), 1)
+        blocks = zip(self.context_blocks, chunks_NDs, strict=True)
+        return torch.cat([block(chunk_Nd, inputs_NX) for block, chunk_Nd in blocks], 1)
+
     @torch.no_grad()
     def context_inputs(self, tokens_TB: Tensor, before_KB: Tensor) -> Tensor:
         """What the context blocks read beside the context, [T, B, k E]."""

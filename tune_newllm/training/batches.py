@@ -8,6 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tune_newllm.models.fixed_point import Contexts
+from tune_newllm.models.protocol import State
+
 PAD, UNK = 0, 1
 _CHUNK_ROWS = 65536
 
@@ -66,7 +69,47 @@ class ResidentWindows:
         return self._tokens.long()
 
 
-Rows = Windows | ResidentWindows
+class ContextRows:
+    """Windows with the contexts of a fixed-point model, which it then need not read step by step.
+
+    Args:
+        windows: token ids [N, window].
+        contexts: after each of the first window - 1 tokens, [N, window - 1, W], wherever they lie.
+        before: ids of the k - 1 tokens before each row, the oldest first, -1 where there is none, [N, k - 1].
+        carries: whether each row goes on where the one before ends.
+    """
+
+    def __init__(self, windows: Windows, contexts: Tensor, before: NDArray[np.int64], carries: bool) -> None:
+        self.windows, self.contexts, self.before, self.carries = windows, contexts, before, carries
+        self._places = np.arange(len(windows))
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> "ContextRows":
+        """Some of the rows, whose contexts stay where they are until they are asked for."""
+        part = ContextRows(self.windows[rows], self.contexts, self.before[rows], self.carries)
+        part._places = self._places[rows]
+        return part
+
+    @property
+    def steps(self) -> int:
+        """Tokens of a row that have a context."""
+        return self.contexts.shape[1]
+
+    def inputs(self, device: str) -> tuple[Tensor, Tensor]:
+        """Ids of all tokens that have a context, [B, T] int64, padding too, and of those before them, [k - 1, B]."""
+        ids_BT = torch.from_numpy(np.array(self.windows[:, :-1], dtype=np.int64))
+        return ids_BT.to(device), torch.from_numpy(self.before.T).to(device)
+
+    def state(self, device: str, steps: int) -> Contexts:
+        """What stands in the place of a state for so many tokens."""
+        places = torch.from_numpy(self._places).to(self.contexts.device)
+        contexts_BTW = self.contexts[:, :steps].index_select(0, places).to(device)
+        return Contexts(contexts_BTW.transpose(0, 1), torch.from_numpy(self.before.T).to(device))
+
+
+Rows = Windows | ResidentWindows | ContextRows
 """What a training step reads."""
 
 
@@ -74,6 +117,7 @@ def target_count(rows: Rows) -> int:
     """Number of targets that are not padding; a row's first token is never a target."""
     if isinstance(rows, ResidentWindows):
         return rows.target_count()
+    rows = rows.windows if isinstance(rows, ContextRows) else rows
     return int(np.count_nonzero(rows[:, 1:] != PAD))
 
 
@@ -81,12 +125,18 @@ def to_tokens(rows: Rows, device: str) -> Tensor:
     """Token ids [B, T + 1] int64; in main memory T is cut to the longest row: what follows would be padding only."""
     if isinstance(rows, ResidentWindows):
         return rows.tokens()
+    rows = rows.windows if isinstance(rows, ContextRows) else rows
     used = np.flatnonzero((rows[:, 1:] != PAD).any(axis=0))
     width = int(used[-1]) + 2 if len(used) else 2
     return torch.from_numpy(np.array(rows[:, :width], dtype=np.int64)).to(device)
 
 
-def to_tensors(rows: Windows, device: str) -> tuple[Tensor, Tensor]:
+def to_state(rows: Rows, device: str, steps: int) -> State:
+    """The state with which a model reads the first `steps` tokens of each row: None for the start of a text."""
+    return rows.state(device, steps) if isinstance(rows, ContextRows) else None
+
+
+def to_tensors(rows: Windows | ContextRows, device: str) -> tuple[Tensor, Tensor]:
     """Inputs and targets, both [B, T]: `to_tokens` without the last and without the first."""
     tokens = to_tokens(rows, device)
     return tokens[:, :-1], tokens[:, 1:]

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,13 +13,17 @@ from torch import Tensor, nn
 
 from tune_newllm.errors import InfeasibleError
 from tune_newllm.models import LanguageModel
+from tune_newllm.models.fixed_point import FixedPointModel
 from tune_newllm.models.loss import score
-from tune_newllm.training.batches import PAD, UNK, Windows, to_tensors
+from tune_newllm.models.protocol import State
+from tune_newllm.training.batches import PAD, UNK, ContextRows, Windows, to_state, to_tensors
 from tune_newllm.training.memory import ONE_SEQUENCE, unless_out_of_memory
 
 EVALUATION_ROWS = {"cuda": 4096, "cpu": 256}
 """Most sequences in one forward pass of an evaluation, whatever a trial's batch: more of them are no faster. Where
 memory runs out they become fewer, which changes the order of additions inside the model at most."""
+EVALUATION_TOKENS = {"cuda": 2**18, "cpu": 2**14}
+"""Most tokens in such a pass, which only long windows reach."""
 EVALUATION_LOGITS = 2**27
 """Most logits in such a pass, half a GiB of them, of a model that makes them all at once: a system that runs out of
 main memory kills the process before it raises anything, so halving comes too late there."""
@@ -66,7 +71,8 @@ class EpochResult:
     tokens_per_s: float
     """Training targets per second of training, evaluation not counted."""
     seconds: float
-    """The whole epoch, with evaluation."""
+    """The whole epoch, with evaluation; in a process's first one also a fixed-point model's phase one and the reading
+    of its contexts."""
     peak_memory_bytes: int
     """Most bytes in the epoch, as `training.device.peak_memory_bytes` says."""
     lr: float
@@ -88,17 +94,29 @@ class EpochResult:
     """Step at which the run left the plateau of the word frequencies (`training.signals.Plateau`); None while not."""
     micro_batch: int
     """Most sequences in one forward pass of training, at the end of the epoch."""
+    fixed_point_iterations: int | None = None
+    """Of a fixed-point model's phase one, before the first epoch; None where there was none."""
+    fixed_point_converged: float | None = None
+    """Share of contexts that the last of these iterations changed by less than the threshold."""
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, windows: Windows, *, device: str, legacy_batch: int | None = None) -> Evaluation:
+def evaluate(
+    model: nn.Module,
+    windows: Windows | ContextRows,
+    *,
+    device: str,
+    legacy_batch: int | None = None,
+    carries: bool = False,
+) -> Evaluation:
     """Measure a model on windows [N, window], in fp32 whatever the training precision was, as the original did.
 
     Args:
         model: follows the model protocol and lies on `device`; its training mode is restored.
-        windows: every row starts with a zero state.
+        windows: every row starts with a zero state, unless its contexts are there already.
         device: as `resolve_device` gives it.
         legacy_batch: batch size for `loss_legacy`, which is None without it.
+        carries: whether each row goes on where the one before ends, which only a fixed-point model can read.
 
     Raises:
         InfeasibleError: memory does not suffice for one sequence.
@@ -106,23 +124,26 @@ def evaluate(model: nn.Module, windows: Windows, *, device: str, legacy_batch: i
     was_training = model.training
     model.eval()
     try:
-        return summarise(_measure_all(model, windows, device), legacy_batch)
+        return summarise(_measure_all(model, windows, device, carries), legacy_batch)
     finally:
         model.train(was_training)
 
 
-def _measure_all(model: nn.Module, windows: Windows, device: str) -> NDArray[np.float64]:
+def _measure_all(model: nn.Module, windows: Windows | ContextRows, device: str, carries: bool) -> NDArray[np.float64]:
     sums: list[NDArray[np.float64]] = []
-    most = EVALUATION_ROWS["cuda" if torch.device(device).type == "cuda" else "cpu"]
+    kind = "cuda" if torch.device(device).type == "cuda" else "cpu"
+    width = (windows.windows if isinstance(windows, ContextRows) else windows).shape[1]
+    most = max(1, min(EVALUATION_ROWS[kind], EVALUATION_TOKENS[kind] // width))
     # Of a model that makes all logits at once only these tell how many a sequence has.
-    start, rows = 0, most if isinstance(model, LanguageModel) else 1
+    start, rows, state = 0, most if isinstance(model, LanguageModel) else 1, None
     while start < len(windows):
-        measured = unless_out_of_memory(partial(_measure, model, windows[start : start + rows], device), device)
+        part = windows[start : start + rows]
+        measured = unless_out_of_memory(partial(_measure, model, part, device, carries, state), device)
         if measured is not None:
-            sums.append(measured[0])
-            start += rows
-            if start == 1 and measured[1]:
-                rows = max(1, min(EVALUATION_LOGITS // measured[1], most))
+            sums.append(measured.sums)
+            start, state = start + rows, measured.state
+            if start == 1 and measured.logits:
+                rows = max(1, min(EVALUATION_LOGITS // measured.logits, most))
         elif rows > 1:
             rows = min(rows, len(windows) - start) // 2 or 1
         else:
@@ -130,23 +151,36 @@ def _measure_all(model: nn.Module, windows: Windows, device: str) -> NDArray[np.
     return np.concatenate(sums)
 
 
-def _measure(model: nn.Module, rows: Windows, device: str) -> tuple[NDArray[np.float64], int]:
-    """The rows' `sequence_sums`, and how many logits they took at once where all of them were made at once, else 0."""
+class _Measured(NamedTuple):
+    """Some rows."""
+
+    sums: NDArray[np.float64]
+    """Their `sequence_sums`."""
+    logits: int
+    """How many they took where all of them were made at once, else 0."""
+    state: State
+    """For the rows that go on where they end."""
+
+
+def _measure(model: nn.Module, rows: Windows | ContextRows, device: str, carries: bool, state: State) -> _Measured:
     inputs_BT, targets_BT = to_tensors(rows, device)
     if isinstance(model, LanguageModel):
-        features_TBF, _ = model.features(inputs_BT)
+        if carries and isinstance(model, FixedPointModel):
+            features_TBF, state = model.features_of_stream(inputs_BT, state)
+        else:
+            features_TBF, _ = model.features(inputs_BT, to_state(rows, device, inputs_BT.shape[1]))
         targets_TB = targets_BT.t()
         is_target_TB = targets_TB != PAD
         scores = score(features_TBF[is_target_TB], *model.head(), targets_TB[is_target_TB])
         loss_BT, hit_BT = (
             torch.zeros_like(targets_TB, dtype=each.dtype).masked_scatter_(is_target_TB, each).t() for each in scores
         )
-        return sequence_sums(loss_BT, hit_BT, targets_BT), 0
+        return _Measured(sequence_sums(loss_BT, hit_BT, targets_BT), 0, state)
     logits_BTV, _ = model(inputs_BT)
     flat = logits_BTV.flatten(0, 1).float()
     loss_BT = F.cross_entropy(flat, targets_BT.flatten(), ignore_index=PAD, reduction="none").view_as(targets_BT)
     hit_BT = (logits_BTV.argmax(-1) == targets_BT) & (targets_BT != PAD)
-    return sequence_sums(loss_BT, hit_BT, targets_BT), logits_BTV.numel()
+    return _Measured(sequence_sums(loss_BT, hit_BT, targets_BT), logits_BTV.numel(), None)
 
 
 def sequence_sums(loss_BT: Tensor, hit_BT: Tensor, targets_BT: Tensor) -> NDArray[np.float64]:

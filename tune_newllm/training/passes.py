@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tune_newllm.models import LanguageModel
 from tune_newllm.models.loss import cross_entropy
+from tune_newllm.models.protocol import State
 from tune_newllm.training.batches import PAD
 from tune_newllm.training.device import Number, autocast
 
@@ -72,12 +73,13 @@ class Passes:
             self._graphs.clear()
         return held
 
-    def __call__(self, tokens_BT: Tensor, weight: Tensor) -> Tensor:
+    def __call__(self, tokens_BT: Tensor, weight: Tensor, state: State = None) -> Tensor:
         """One pass; returns the sum of the losses, a scalar on the device.
 
         Args:
             tokens_BT: rows of token ids, inputs and targets together.
             weight: a scalar on the device; the gradients are those of `weight` times the sum.
+            state: with which the model begins to read; only one that is not recorded has any.
         """
         shape = tokens_BT.shape
         recorded = self._graphs.get(shape)
@@ -86,7 +88,7 @@ class Passes:
             if self._seen[shape] > _SEEN_BEFORE and len(self._graphs) < MOST_GRAPHS:
                 recorded = self._record(tokens_BT, weight, self.recorder)
         if recorded is None or recorded.replay is None:
-            return self._run(tokens_BT, weight)
+            return self._run(tokens_BT, weight, state)
         recorded.tokens_BT.copy_(tokens_BT)
         recorded.weight.copy_(weight)
         recorded.replay()
@@ -109,9 +111,9 @@ class Passes:
         self._graphs[tokens_BT.shape] = recorded
         return recorded
 
-    def _run(self, tokens_BT: Tensor, weight: Tensor) -> Tensor:
+    def _run(self, tokens_BT: Tensor, weight: Tensor, state: State = None) -> Tensor:
         with autocast(self.number, tokens_BT.device.type):
-            features_TBF, _ = self.model.features(tokens_BT[:, :-1])
+            features_TBF, _ = self.model.features(tokens_BT[:, :-1], state)
             targets_N = tokens_BT[:, 1:].t().flatten()
             loss = cross_entropy(features_TBF.flatten(0, 1), *self.model.head(), targets_N, PAD)
         torch.autograd.backward(loss * weight)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tune_newllm.errors import DivergedError, InfeasibleError
-from tune_newllm.training.batches import Rows, target_count, to_tokens
+from tune_newllm.training.batches import Rows, target_count, to_state, to_tokens
 from tune_newllm.training.memory import ONE_SEQUENCE, unless_out_of_memory
 from tune_newllm.training.optim import clip_divisor, gradient_norm, take_step
 from tune_newllm.training.signals import Probe
@@ -143,7 +143,9 @@ def _backward(state: TrainState, rows: Rows, targets: int) -> Tensor:
     if state.scaler:
         weight = state.scaler.scale(weight)
     for start in range(0, len(rows), state.micro_batch):
-        total += state.passes(to_tokens(rows[start : start + state.micro_batch], state.device), weight)
+        part = rows[start : start + state.micro_batch]
+        tokens_BT = to_tokens(part, state.device)
+        total += state.passes(tokens_BT, weight, to_state(part, state.device, tokens_BT.shape[1] - 1))
     return total
 
 

@@ -1,0 +1,191 @@
+"""The fixed-point family's training around its epochs: phase one before them, and the contexts that they read.
+
+In phase one the context blocks learn contexts that stay as they are and spread out; then they are frozen, and phase
+two, the training of `loop.fit`, reads their contexts from a cache. What phase one saw is kept in the run's folder.
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from tune_newllm.data.files import write_text
+from tune_newllm.errors import DegenerateError, InfeasibleError
+from tune_newllm.models.fixed_point import FixedPointModel
+from tune_newllm.training import fixed_point_checks as checks
+from tune_newllm.training.batches import ContextRows, Windows
+from tune_newllm.training.config import TrainingConfig
+from tune_newllm.training.context_cache import context_bytes, context_rows, fill, plan_contexts, room, scratch
+from tune_newllm.training.fixed_point_teaching import Iteration, Teacher
+from tune_newllm.training.memory import unless_out_of_memory
+from tune_newllm.training.state import TrainState
+
+RECORD = "fixed_point.json"
+"""What phase one saw: `settings`, a row for each of its `iterations`, and what the checks found."""
+_log = logging.getLogger(__name__)
+
+
+class Prepared(NamedTuple):
+    """What phase two trains on."""
+
+    train: ContextRows
+    validation: ContextRows
+    iterations: int | None
+    """Of phase one; None where the context blocks came taught."""
+    converged: float | None
+    """Share of converged contexts in its last iteration; None also where that only read."""
+
+
+@contextmanager
+def prepared(
+    state: TrainState,
+    train: Windows,
+    validation: Windows,
+    config: TrainingConfig,
+    carries: bool = False,
+    folder: Path | None = None,
+) -> Iterator[Prepared]:
+    """Teach the context blocks, unless that is done, and read all contexts, which are gone when the block ends.
+
+    Args:
+        state: of a fixed-point model; its `notes` get what the user should know.
+        train: token ids [N, window].
+        validation: likewise.
+        config: of the training.
+        carries: whether each row goes on where the one before ends.
+        folder: of the run, for the record of phase one and for contexts that only a disk has room for; None keeps no
+            record.
+
+    Raises:
+        DivergedError: a loss of phase one is not finite.
+        DegenerateError: by the original's rule there is nothing to go on with.
+        InfeasibleError: memory does not suffice.
+    """
+    with scratch(folder) as place:
+        task = _Task(cast(FixedPointModel, state.model), state, (train, validation), config, carries, place)
+        learnt: tuple[int | None, float | None] = (None, None)
+        if state.history:
+            learnt = state.history[-1].fixed_point_iterations, state.history[-1].fixed_point_converged
+        elif task.model.settled:
+            state.notes.append("the context blocks came with the weights that the training begins with: no phase one")
+        else:
+            found = unless_out_of_memory(partial(_phase_one, task, folder and folder / RECORD), state.device)
+            if found is None:
+                raise InfeasibleError("out of memory in phase one: lower training.fixed_point.batch_tokens")
+            learnt = found
+        with task.rows(sum(task.model.context_widths)) as (train_rows, validation_rows):
+            for each in (train_rows, validation_rows):
+                if not unless_out_of_memory(partial(_filled, task, each), state.device):
+                    raise InfeasibleError("out of memory in reading contexts: take a smaller model")
+            yield Prepared(train_rows, validation_rows, *learnt)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What phase one and the reading of contexts share."""
+
+    model: FixedPointModel
+    state: TrainState
+    windows: tuple[Windows, Windows]
+    """For training and for validation."""
+    config: TrainingConfig
+    carries: bool
+    place: Path
+    """For what only a disk has room for."""
+
+    @contextmanager
+    def rows(self, width: int) -> Iterator[list[ContextRows]]:
+        """Both splits, with room for so many numbers after each token; where it is is said."""
+        shapes = [(len(each), each.shape[1] - 1, width) for each in self.windows]
+        plan = plan_contexts(
+            sum(context_bytes(rows * steps, width) for rows, steps, _ in shapes), self.device, self.place
+        )
+        _log.info("%s", plan)
+        if plan.place == "disk":
+            self.state.notes.append(str(plan))
+        with room(shapes, plan, self.device, self.place) as rooms:
+            both = zip(self.windows, rooms, strict=True)
+            yield [context_rows(each, there, self.model, self.carries) for each, there in both]
+
+    @property
+    def device(self) -> str:
+        """Of the training."""
+        return self.state.device
+
+
+def _filled(task: _Task, rows: ContextRows) -> bool:
+    fill(task.model, rows, task.device)
+    return True
+
+
+def _phase_one(task: _Task, record: Path | None) -> tuple[int, float | None]:
+    """Teach, check, say and keep what was found; returns iterations and the share of converged contexts."""
+    settings, device, seed = task.config.fixed_point, task.device, task.config.seed
+    facts: dict[str, Any] = {"settings": dataclasses.asdict(settings), "iterations": []}
+    with task.rows(task.model.ctx_dim) as (train, validation):
+        for row in Teacher(task.model, train, settings, seed, device).iterations():
+            if row.iteration == 1:
+                facts["untrained_rank"] = checks.rank_share(checks.sample(train, checks.RANKED, seed, device))
+            facts["iterations"].append(row._asdict())
+            _keep(record, facts)
+            _log.info("%s", _told(row))
+        contexts_MD = checks.sample(train, checks.RANKED, seed, device)
+        facts |= {"rank": checks.rank_share(contexts_MD), "degenerate": checks.degeneracy(contexts_MD)}
+        facts["identity"] = checks.identity(task.model, seed, device)
+        fill(task.model, validation, device)
+        facts["validation_rank"] = checks.rank_share(checks.sample(validation, checks.RANKED, seed, device))
+        facts["reach"] = checks.reach(task.model, validation, device)
+        if settings.validation_passes:
+            facts["validation_changes"] = checks.changes(task.model, validation, settings.validation_passes, device)
+            facts["validation_verdict"] = checks.verdict(facts["validation_changes"])
+    _keep(record, facts)
+    notes = list(_notes(facts, task.model.ctx_dim))
+    task.state.notes += notes
+    if settings.procedure == "original" and facts["identity"] > checks.IDENTITY:
+        raise DegenerateError(f"phase two is left out, as the original does: {notes[-1]}")
+    task.model.settled.fill_(True)
+    return row.iteration, row.converged
+
+
+def _keep(record: Path | None, facts: dict[str, Any]) -> None:
+    if record is not None:
+        write_text(record, json.dumps(facts, indent=1) + "\n")
+
+
+def _told(row: Iteration) -> str:
+    """An iteration in one line."""
+    if row.converged is None:
+        return f"phase one: all contexts read in {row.seconds:.1f} s"
+    return (
+        f"phase one, iteration {row.iteration}: error {row.error:.5f}, spread {row.spread:.4f}, "
+        f"{row.converged:.1%} converged, {row.seconds:.1f} s"
+    )
+
+
+def _notes(facts: dict[str, Any], ctx_dim: int) -> Iterator[str]:
+    """What the user should know of phase one; what is wrong comes last."""
+    last = facts["iterations"][-1]
+    rank = f"effective rank {facts['rank']:.1%} of {ctx_dim} ({facts['untrained_rank']:.1%} before it learnt anything)"
+    if last["converged"] is None:
+        yield f"phase one only read the contexts; {rank}"
+    else:
+        rule = facts["settings"]
+        done = last["iteration"] >= rule["min_iterations"] and last["converged"] >= rule["stop_share"]
+        how = "has converged" if done else "HAS NOT CONVERGED"
+        yield f"phase one {how} after {last['iteration']} iterations: {last['converged']:.1%} of contexts stay; {rank}"
+    if facts["reach"] is not None:
+        yield f"a context tells nothing of what lies more than {facts['reach']} tokens back"
+    if facts.get("validation_verdict", "converged") != "converged":
+        yield f"contexts of the validation rows are {facts['validation_verdict']} from one reading to the next"
+    if facts["degenerate"]:
+        yield f"the contexts are degenerate ({facts['degenerate']}): they all are about the same, and tell nothing"
+    if facts["identity"] > checks.IDENTITY:
+        yield (
+            f"the context blocks only pass on what they are given (mean cosine {facts['identity']:.3f}): raise "
+            "training.fixed_point.diversity"
+        )
