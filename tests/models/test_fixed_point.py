@@ -8,6 +8,7 @@ import torch
 
 from tune_newllm.models import ModelConfig, build, parameter_count
 from tune_newllm.models import context_scan as scans
+from tune_newllm.models.config import frozen_count
 from tune_newllm.models.families import MODEL_FAMILIES
 from tune_newllm.models.fixed_point import Contexts
 
@@ -41,6 +42,7 @@ def test_parameter_counts_are_the_published_ones(variant, total, context, traine
     assert sum(each.numel() for each in model.parameters()) == parameter_count(config, 50_257) == total
     assert sum(each.numel() for each in model.context_blocks.parameters()) == context
     assert sum(each.numel() for each in model.parameters() if each.requires_grad) == trained
+    assert total - frozen_count(config, 50_257) == trained
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)

@@ -1,6 +1,6 @@
 """The settings of a model, validated where they are made."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, Literal
 
@@ -99,6 +99,17 @@ def parameter_count(config: ModelConfig, vocab_size: int) -> int:
     return _COUNTS[config.family](config, vocab_size)
 
 
+def frozen_count(config: ModelConfig, vocab_size: int) -> int:
+    """How many of them are never trained along with the rest."""
+    if config.family != "fixed_point":
+        return 0
+    inputs, one = config.num_input_tokens * config.embed_dim, config.ctx_dim // config.blocks
+    widths = context_widths(one, inputs, config.num_layers, config.token_input_all_layers)
+    reads = [inputs if config.token_input_all_layers or index == 0 else 0 for index in range(config.num_layers)]
+    layers = (_layer(below + read, below, width) for read, (below, width) in zip(reads, pairwise([one, *widths]), strict=True))
+    return config.blocks * sum(layers) + (0 if config.train_embedding else vocab_size * config.embed_dim)
+
+
 def _context_vector(config: ModelConfig, vocab_size: int) -> int:
     embed, hidden, ctx = config.embed_dim, config.hidden_dim, config.ctx_dim
     first_layer = (embed + ctx) * hidden + hidden
@@ -144,10 +155,7 @@ def _fixed_point(config: ModelConfig, vocab_size: int) -> int:
     inputs, one = config.num_input_tokens * config.embed_dim, config.ctx_dim // config.blocks
     contexts = context_widths(one, inputs, config.num_layers, config.token_input_all_layers)
     tokens = token_widths(config.embed_dim, config.num_input_tokens, config.num_layers)
-    count = vocab_size * config.embed_dim + 2 * config.embed_dim
-    for index, (below, width) in enumerate(pairwise([one, *contexts])):
-        read = inputs if config.token_input_all_layers or index == 0 else 0
-        count += config.blocks * _layer(below + read, below, width)
+    count = frozen_count(replace(config, train_embedding=False), vocab_size) + 2 * config.embed_dim
     for context, (below, width) in zip(contexts, pairwise([inputs, *tokens]), strict=True):
         count += _layer(config.blocks * context + below, below, width)
     return count if config.tied else count + (config.embed_dim + 1) * vocab_size

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from tune_newllm.errors import DivergedError, InfeasibleError, SpecError
 from tune_newllm.models import ModelConfig, parameter_count
+from tune_newllm.models.config import context_widths, frozen_count, token_widths
 from tune_newllm.sweep.activity import parents
 from tune_newllm.sweep.spec import SweepSpec
 from tune_newllm.training.config import Configuration
@@ -185,6 +186,10 @@ def _widths(model: ModelConfig, window: int) -> int:
         # With dropout there is a matrix of window * window for every head, several times over.
         attention = 4 * model.num_heads * window if model.dropout else 0
         return model.num_layers * (12 * model.embed_dim + 3 * model.hidden_dim + attention)
+    if model.family == "fixed_point":
+        inputs = model.num_input_tokens * model.embed_dim
+        read = sum(context_widths(model.ctx_dim, inputs, model.num_layers, model.token_input_all_layers))
+        return read + 4 * sum(token_widths(model.embed_dim, model.num_input_tokens, model.num_layers)) + 3 * inputs
     buffers = 2 + (model.ffn == "residual") + (model.dropout > 0)
     return model.num_layers * model.hidden_dim * buffers + 8 * model.ctx_dim
 
@@ -192,7 +197,8 @@ def _widths(model: ModelConfig, window: int) -> int:
 def weights_alone(configuration: Configuration, vocab_size: int) -> StepMemory:
     """Weights, gradients and one or two numbers of the optimizer for each weight, and nothing else."""
     copies = 3 if configuration.training.optimizer == "sgd" else 4
-    return StepMemory(4 * copies * parameter_count(configuration.model, vocab_size), 0)
+    frozen = frozen_count(configuration.model, vocab_size)
+    return StepMemory(4 * (copies * (parameter_count(configuration.model, vocab_size) - frozen) + frozen), 0)
 
 
 def amount(size: float) -> str:

@@ -15,12 +15,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from tune_newllm.errors import InfeasibleError
 from tune_newllm.models.context_scan import SEGMENT, SEGMENTS
 from tune_newllm.models.fixed_point import FixedPointModel, FixedPointState
-from tune_newllm.training.batches import ContextRows, Windows
+from tune_newllm.training.batches import ContextRows, Rows, Windows
 from tune_newllm.training.device import available_memory
 
 SHARE = 0.5
@@ -41,7 +42,8 @@ class CachePlan(NamedTuple):
 
     def __str__(self) -> str:
         """In one clause."""
-        return f"{self.nbytes / 2**20:,.1f} MiB of contexts lie {_NAMES[self.place]} ({self.free / 2**20:,.1f} MiB are free for them)"
+        size, free = (f"{each / 2**20:,.1f} MiB" for each in (self.nbytes, self.free))
+        return f"{size} of contexts lie {_NAMES[self.place]} ({free} are free for them)"
 
 
 def context_bytes(tokens: int, width: int) -> int:
@@ -138,7 +140,15 @@ def context_rows(windows: Windows, contexts: Tensor, model: FixedPointModel, car
     return ContextRows(windows, contexts, before(windows, model.num_input_tokens - 1, carries), carries)
 
 
-def before(windows: Windows, count: int, carries: bool) -> np.ndarray:
+def as_trained(model: nn.Module, windows: Windows) -> Rows:
+    """Windows as training steps read them, with zeros in the place of contexts: for steps that are only measured."""
+    if not isinstance(model, FixedPointModel):
+        return windows
+    shape = len(windows), windows.shape[1] - 1, sum(model.context_widths)
+    return context_rows(windows, torch.zeros(1, 1, 1).expand(shape), model, carries=False)
+
+
+def before(windows: Windows, count: int, carries: bool) -> NDArray[np.int64]:
     """Ids of the `count` tokens before each row's first one, the oldest first; -1 before the start of a text."""
     ids = np.full((len(windows), count), -1, dtype=np.int64)
     if carries and count:

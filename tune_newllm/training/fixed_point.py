@@ -9,10 +9,12 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+
+import torch
 
 from tune_newllm.data.files import write_text
 from tune_newllm.errors import DegenerateError, InfeasibleError
@@ -83,6 +85,24 @@ def prepared(
                 if not unless_out_of_memory(partial(_filled, task, each), state.device):
                     raise InfeasibleError("out of memory in reading contexts: take a smaller model")
             yield Prepared(train_rows, validation_rows, *learnt)
+
+
+def preparation_seconds(
+    state: TrainState, train: Windows, validation_rows: int, config: TrainingConfig, carries: bool
+) -> float:
+    """Estimated seconds of `prepared`, should phase one take all its iterations: from two of them over a few rows. Of
+    a fixed-point model this spoils the context blocks; for another it is 0.
+    """
+    model, settings = state.model, config.fixed_point
+    if not isinstance(model, FixedPointModel):
+        return 0.0
+    part = train[: max(1, settings.batch_tokens // (train.shape[1] - 1))]
+    contexts = torch.empty(len(part), part.shape[1] - 1, model.ctx_dim, device=state.device)
+    short = replace(settings, max_iterations=2, min_iterations=1)
+    teacher = Teacher(model, context_rows(part, contexts, model, carries), short, config.seed, state.device)
+    reading, teaching = (each.seconds / len(part) for each in teacher.iterations())
+    readings = 2 * len(train) + (settings.validation_passes + 3) * validation_rows
+    return reading * readings + teaching * (settings.max_iterations - 1) * len(train)
 
 
 @dataclass(frozen=True)

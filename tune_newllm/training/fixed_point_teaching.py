@@ -56,7 +56,9 @@ class Teacher:
         device: as `resolve_device` gives it.
     """
 
-    def __init__(self, model: FixedPointModel, rows: ContextRows, config: FixedPointConfig, seed: int, device: str):
+    def __init__(
+        self, model: FixedPointModel, rows: ContextRows, config: FixedPointConfig, seed: int, device: str
+    ) -> None:
         self._model, self._rows, self._config, self._device = model, rows, config, device
         self._order = np.random.default_rng(np.random.SeedSequence([seed], spawn_key=(2,)))
         self._noise = torch.Generator(device).manual_seed(int(self._order.integers(2**62)))

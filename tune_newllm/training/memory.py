@@ -107,6 +107,7 @@ def _moments(configuration: Configuration, vocab_size: int, device: str) -> tupl
     """Of training steps; and the bytes on CUDA at the peak that are in no tensor."""
     # The loop itself reads this module.
     from tune_newllm.training.batches import PAD
+    from tune_newllm.training.context_cache import as_trained
     from tune_newllm.training.state import TrainState
     from tune_newllm.training.step import apply_gradients, compute_gradients, train_step
 
@@ -123,7 +124,7 @@ def _moments(configuration: Configuration, vocab_size: int, device: str) -> tupl
     moments = []
     with alive:
         # Loss scaling skips the first steps, and with them the optimizer's state.
-        while not train_step(state, short[:1], None, 1).applied:
+        while not train_step(state, as_trained(state.model, short[:1]), None, 1).applied:
             pass
         alive.take()
         for rows in (_ROWS, _ROWS + 1):
@@ -131,7 +132,8 @@ def _moments(configuration: Configuration, vocab_size: int, device: str) -> tupl
                 torch.cuda.reset_peak_memory_stats(device)
             # A quick first pass, whose gradients are there beside the second's.
             state.micro_batch = rows
-            step = compute_gradients(state, np.concatenate([short[:rows], windows[:rows]]))
+            both = np.concatenate([short[:rows], windows[:rows]])
+            step = compute_gradients(state, as_trained(state.model, both))
             apply_gradients(state, step, step.norm / 2)
             moments.append(alive.take())
             others = torch.cuda.max_memory_allocated(device) if torch.device(device).type == "cuda" else 0

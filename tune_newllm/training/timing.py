@@ -11,6 +11,7 @@ import torch
 from tune_newllm.models import LanguageModel
 from tune_newllm.training.clip import clip_limit
 from tune_newllm.training.config import TrainingConfig
+from tune_newllm.training.context_cache import as_trained
 from tune_newllm.training.device import Number, resolve_device
 from tune_newllm.training.loop import train_step
 from tune_newllm.training.schedules import Position
@@ -104,7 +105,8 @@ class Bench:
 
     def _step(self, case: Case) -> None:
         windows = np.random.default_rng(0).integers(4, self._vocab_size, (case.rows, self._window))
-        train_step(self._states[case.number], windows, self._limit(), case.rows)
+        state = self._states[case.number]
+        train_step(state, as_trained(state.model, windows), self._limit(), case.rows)
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 

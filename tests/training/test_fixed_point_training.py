@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -364,7 +365,7 @@ def test_readings_begin_where_the_one_before_has_ended(stream):
     for _ in range(3):
         read.append(net.read(ids.t(), state)[:, 0, -16:])
         state = state._replace(context_BD=read[-1][-1:])
-    wanted = [float((after - before).square().mean()) for before, after in zip(read, read[1:], strict=False)]
+    wanted = [float((after - before).square().mean()) for before, after in pairwise(read)]
     assert found == pytest.approx(wanted, abs=1e-6)
 
 
@@ -418,3 +419,31 @@ def test_early_stopping_and_best_weights_are_those_of_every_family(stream):
     state.model.load_state_dict(state.best)
     again = evaluate(state.model, stream(9, seed=1), device="cpu", carries=True)
     assert again.loss == pytest.approx(min(each.val_loss for each in results), abs=1e-5)
+
+
+def test_what_steps_need_is_measured_with_contexts_in_the_cache(stream):
+    """So that neither time nor memory is that of reading step by step, which only happens once."""
+    read = []
+    net = model()
+    net.read = lambda *_: read.append(1)
+    train_step(TrainState.create(CONFIG, net), cache.as_trained(net, stream(8)), None, micro_batch=3)
+    assert not read
+
+
+def test_the_time_before_the_epochs_grows_with_rows_and_iterations(stream, monkeypatch):
+    """Of a second for each row read, and two for each row in an iteration."""
+
+    class Timed:
+        def __init__(self, _, rows, config, *others):
+            self.rows = len(rows)
+            assert config.max_iterations == 2
+
+        def iterations(self):
+            return [SimpleNamespace(seconds=self.rows), SimpleNamespace(seconds=2 * self.rows)]
+
+    monkeypatch.setattr(phases, "Teacher", Timed)
+    state = TrainState.create(CONFIG, model())
+    config = replace(CONFIG, fixed_point=replace(PHASE_ONE, validation_passes=4))
+    seconds = phases.preparation_seconds(state, stream(50), 9, config, True)
+    # Contexts are read in both phases; those of the validation rows for their rank, too, and two starts for the reach.
+    assert seconds == 50 * 2 + 9 * (4 + 3) + 2 * 50 * 3
