@@ -88,6 +88,7 @@ def test_a_recorded_sweep_as_its_researcher_would_have_written_it_down():
     # What equals the default is not there.
     assert "`training.optimizer`" not in text
     assert "`model.family`" not in text
+    assert "had fallen" not in text
 
 
 def test_seeds_and_a_grid():
@@ -168,7 +169,9 @@ def test_a_schedule_that_has_ended_begins_anew(tmp_path):
     spec |= {"training": SPEC["training"] | {"epochs": 8}}
     signals = [{"lr": 0.001 * (1 - epoch / 8)} for epoch in range(8)]
     trial = Trial(lr_batch(1e-3, 32), [4 + 1 / epoch for epoch in range(1, 9)], signals=signals)
-    step = step_on(made(tmp_path, [trial], spec), "still improving")
+    sweep = made(tmp_path, [trial], spec)
+    assert "The learning rate had fallen to 12 % of its peak by then." in record(sweep)
+    step = step_on(sweep, "still improving")
     assert "a longer schedule has to begin anew" in step.reason
     words = shlex.split(step.command)
     assert words[:4] == ["python", "-m", "tune_newllm", "train"]
