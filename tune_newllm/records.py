@@ -78,6 +78,8 @@ class SweepExtended(_Row):
     epochs_before: int | None = None
     """Until then."""
     continued: list[str] = []
+    new_schedule: bool = False
+    """Whether trials created until now follow their learning-rate schedule once more, from `epochs_before` to the end."""
 
 
 class CodeForced(_Row):
@@ -160,6 +162,8 @@ class EpochRecord(_Row):
     ctx_rank: float | None = None
     plateau_step: int | None = None
     micro_batch: int | None = None
+    fixed_point_iterations: int | None = None
+    fixed_point_converged: float | None = None
 
 
 class TrialEnded(_Row):

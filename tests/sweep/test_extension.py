@@ -160,7 +160,41 @@ def test_a_course_laid_out_over_the_run_is_warned_of(training, warned, caplog):
         extension(spec, History(past()), trials="9")
         assert not caplog.records
         extension(spec, History(past()), epochs=2)
-    assert [record.getMessage().split("`")[1] for record in caplog.records] == [f"training.{key}" for key in warned]
+        told = [record.getMessage() for record in caplog.records]
+        assert [text.split("`")[1] for text in told if "`" in text] == [f"training.{key}" for key in warned]
+        falls_to_0 = training in ("lr_schedule: cosine", "lr_schedule: {name: linear, by: epoch}")
+        assert sum("fallen to 0 after 1 epochs" in text for text in told) == len(told) - len(warned) == falls_to_0
+        caplog.clear()
+        extension(spec, History(past()), epochs=2, new_schedule=True)
+    assert [record.getMessage().split("`")[1] for record in caplog.records] == [
+        f"training.{key}" for key in warned if key != "lr_schedule"
+    ]
+
+
+def test_schedules_stay_laid_out_as_when_a_trial_was_created(make_driver):
+    text = TEXT.replace("epochs: 1", "epochs: 4, lr_schedule: cosine")
+    driver, _ = make_driver(text)
+    old = driver.create()
+    train(driver, old, {4: 1.0})
+    second = extended(driver, epochs=8)
+    train(second, second.history.trials[old.id], {8: 1.0})
+    new = second.create()
+    train(second, new, {8: 1.0})
+    third = extended(second, epochs=12, new_schedule=True)
+    fourth = extended(third, epochs=16)
+    courses = {}
+    for name in (old.id, new.id, third.create().id):
+        made = fourth if name in fourth.history.trials else third
+        training = made.configuration(made.history.trials[name]).training
+        stages = [(stage.after, stage.epochs, stage.lr == training.lr) for stage in training.lr_stages]
+        courses[name] = (training.epochs, training.laid_out_over, stages)
+    assert courses == {
+        "t0000": (16, 4, [(8, 4, True)]),
+        "t0001": (16, 8, [(8, 4, True)]),
+        "t0002": (12, 12, []),
+    }
+    with pytest.raises(UsageError, match="give --epochs too"):
+        extension(driver.spec, driver.history, trials="+1", new_schedule=True)
 
 
 def extended(driver, **asked):
@@ -272,7 +306,7 @@ def test_the_command_asks_for_it_under_the_lock(make_driver, monkeypatch):
 TINY = """\
 corpus: {name: toy, vocab_size: 100, window: 16}
 model: {embed_dim: 8, hidden_dim: 16, ctx_dim: 8, num_layers: 1}
-training: {epochs: 2, precision: fp32, device: cpu, batch_size: 64}
+training: {epochs: 2, precision: fp32, device: cpu, batch_size: 64, lr_schedule: {name: cosine, final: 0.5}}
 parameters:
   training.lr: {distribution: log_uniform_values, min: 1e-3, max: 1e-1}
 points: [{training.lr: 0.002}, {training.lr: 0.005}, {training.lr: 0.01}, {training.lr: 0.02}, {training.lr: 0.001}]
@@ -308,8 +342,9 @@ def test_a_finished_sweep_goes_on_from_its_checkpoints(ray_address, tmp_path):
         now = history.trials[trial.id]
         assert [now.epochs[epoch] for epoch in (1, 2)] == [trial.epochs[epoch] for epoch in (1, 2)]
         log = (folder.trial(trial.id) / "log.txt").read_text()
-        # Epochs that were trained before are not trained again.
+        # Epochs that were trained before are not trained again, nor is their schedule laid out anew.
         assert [line.split()[1] for line in log.splitlines()] == [str(epoch) for epoch in sorted(now.epochs)]
+    assert [history.trials["t0003"].epochs[epoch].lr for epoch in (3, 4)] == [0.01, 0.01]
     found = studies(folder)
     assert list(found) == ["2 epochs", "4 epochs"]
     assert [len(rows) for rows in found.values()] == [4, 5]

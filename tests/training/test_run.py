@@ -18,6 +18,7 @@ from tune_newllm.models import ModelConfig
 from tune_newllm.training import checkpoints, weights
 from tune_newllm.training.checkpoints import PREVIOUS, STATE, WEIGHTS, best_weights
 from tune_newllm.training.config import ClipConfig, Configuration, LRScheduleConfig, TrainingConfig
+from tune_newllm.training.continuation import continued
 from tune_newllm.training.loop import fit
 from tune_newllm.training.run import Run
 from tune_newllm.training.weights import read_tensors
@@ -65,7 +66,7 @@ def test_a_file_in_the_folders_place_is_a_usage_error(tmp_path, corpus):
 
 def test_a_continued_run_says_how_many_epochs_it_has_now(tmp_path, corpus):
     list(Run(tmp_path, CONFIGURATION, corpus).epochs())
-    longer = replace(CONFIGURATION, training=replace(CONFIGURATION.training, epochs=2))
+    longer = replace(CONFIGURATION, training=continued(CONFIGURATION.training, 2))
     assert [result.epoch for result in Run(tmp_path, longer, corpus).epochs()] == [2]
     written = json.loads((tmp_path / "configuration.json").read_text())
     assert written == longer.to_dict() | {"vocab_size": len(corpus.tokenizer)}
@@ -81,7 +82,8 @@ def spoil(path):
 def opened(folder, corpus, epochs=4, ends=()):
     """A run whose second epoch is better than its third, and whose fourth is the best."""
     schedule = LRScheduleConfig(warmup=7, by="step")
-    training = replace(CONFIGURATION.training, epochs=epochs, batch_size=32, lr=1.0, lr_schedule=schedule)
+    training = replace(CONFIGURATION.training, epochs=4, batch_size=32, lr=1.0, lr_schedule=schedule)
+    training = continued(training, epochs)
     return Run(folder, replace(CONFIGURATION, training=replace(training, clip=ClipConfig("none"))), corpus, ends=ends)
 
 

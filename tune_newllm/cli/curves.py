@@ -92,7 +92,11 @@ def _learning_rate(spec: "SweepSpec", samples: list[Sample], corpus: "PreparedCo
     curves = []
     for label, configuration in _variants(spec, samples, "training.lr_schedule", "name").items():
         places = list(_positions(configuration, corpus))
-        rates: list[float | None] = [lr_at(place, 1.0, configuration.training.lr_schedule) for place in places]
+        stages = [configuration.training.lr_stage(place.step // place.steps_per_epoch) for place in places]
+        rates: list[float | None] = [
+            lr_at(place.within(stage), stage.lr / configuration.training.lr, stage.lr_schedule)
+            for place, stage in zip(places, stages, strict=True)
+        ]
         curves.append(Curve(label, [place.at("epoch") for place in places], rates))
     return Plot("learning rate, as a share of its peak", "epoch", False, curves)
 
@@ -118,7 +122,7 @@ def _positions(configuration: "Configuration", corpus: "PreparedCorpus") -> Iter
     steps, epochs = steps_per_epoch(len(train), configuration.training.batch_size), configuration.training.epochs
     tokens, last = target_count(train), steps * epochs - 1
     for step in sorted({round(index * last / POINTS) for index in range(POINTS + 1)}):
-        yield Position(step, steps, epochs, round(step * tokens / steps), tokens)
+        yield Position(step, steps, configuration.training.laid_out_over, round(step * tokens / steps), tokens)
 
 
 def _batch_rules(spec: "SweepSpec", samples: list[Sample], corpus: "PreparedCorpus") -> Plot:

@@ -57,6 +57,12 @@ def resume(
     "stopped. By default one in early_terminate.eta within each value of early_terminate.within, or all where nothing "
     "stops trials early.",
 )
+@click.option(
+    "--new-schedule",
+    is_flag=True,
+    help="With --epochs: trials that there are follow their lr_schedule once more, over the epochs to come. By default "
+    "it stays at its last value.",
+)
 @_changes
 @concurrent_option
 @_force
@@ -67,6 +73,7 @@ def extend(
     trials: str | None,
     epochs: int | None,
     best: int | None,
+    new_schedule: bool,
     overrides: tuple[str, ...],
     max_concurrent: int | None,
     force: bool,
@@ -82,7 +89,7 @@ def extend(
     from tune_newllm.sweep.extension import extension
 
     def by(spec: "SweepSpec", history: "History") -> "SweepExtended":
-        return extension(spec, history, trials, epochs, best)
+        return extension(spec, history, trials, epochs, best, new_schedule)
 
     return _go_on(sweep, _with_concurrent(overrides, max_concurrent), force, as_json, quiet, by)
 

@@ -24,6 +24,7 @@ from tune_newllm.records import (
     TrialState,
 )
 from tune_newllm.sweep.checkpoints import Pruner
+from tune_newllm.sweep.extension import extended_training
 from tune_newllm.sweep.folder import RecordWriter, SweepFolder
 from tune_newllm.sweep.history import History, TrialHistory
 from tune_newllm.sweep.spec import SweepSpec
@@ -118,13 +119,15 @@ class Driver:
         return first[0].reason if alike and len(reasons) == 1 else None
 
     def configuration(self, trial: TrialHistory) -> Configuration:
-        """What a trial trains: its values in the base configuration, and the seed of its own.
+        """What a trial trains: its values in the base configuration, the seed of its own, and schedules laid out as when
+        it was created.
 
         Raises:
             SpecError: the values make an impossible configuration.
         """
         configuration = self.spec.configuration(trial.parameters)
-        return replace(configuration, training=replace(configuration.training, seed=trial.created.seed))
+        training = replace(configuration.training, seed=trial.created.seed)
+        return replace(configuration, training=extended_training(training, trial.longer))
 
     def create(self) -> TrialHistory | None:
         """The next trial, or None when the cap is reached or nothing new is left.

@@ -5,7 +5,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from tune_newllm.errors import UsageError
@@ -15,12 +15,19 @@ from tune_newllm.sweep.spec import SweepSpec
 from tune_newllm.sweep.study import grid
 from tune_newllm.sweep.widening import most_widened
 from tune_newllm.training.config import TrainingConfig
+from tune_newllm.training.continuation import continued, rescheduled
+from tune_newllm.training.schedules import Position, lr_at
 
 _logger = logging.getLogger(__name__)
 
 
 def extension(
-    spec: SweepSpec, history: History, trials: str | None = None, epochs: int | None = None, best: int | None = None
+    spec: SweepSpec,
+    history: History,
+    trials: str | None = None,
+    epochs: int | None = None,
+    best: int | None = None,
+    new_schedule: bool = False,
 ) -> SweepExtended:
     """The record that extends a sweep.
 
@@ -31,6 +38,7 @@ def extension(
         epochs: of a full trial; None: as many as until now.
         best: how many of the configurations that have trained all their epochs go on to more. None: where
             `early_terminate` stops trials, one in eta, rounded up, among those that it compares; else all.
+        new_schedule: of more epochs: trials that there are follow their learning-rate schedule once more over these.
 
     Raises:
         UsageError: nothing is asked for, or less than the sweep has.
@@ -40,6 +48,8 @@ def extension(
         raise UsageError("extend needs something to extend the sweep by: give --trials, --epochs or both")
     if best is not None and epochs is None:
         raise UsageError(f"--best {best} says how many configurations go on to more epochs: give --epochs too")
+    if new_schedule and epochs is None:
+        raise UsageError("--new-schedule says how trials go on to more epochs: give --epochs too")
     chosen = [] if epochs is None else _chosen(spec, history, best)
     extended = SweepExtended(
         time=time.time(),
@@ -47,6 +57,7 @@ def extension(
         epochs=spec.training.epochs if epochs is None else _longer(spec, epochs),
         epochs_before=spec.training.epochs,
         continued=[trial.id for suggestion in chosen for trial in _full(suggestion)],
+        new_schedule=new_schedule,
     )
     if extended.epochs > spec.training.epochs:
         _check(apply(spec, extended), history, extended)
@@ -57,6 +68,20 @@ def apply(spec: SweepSpec, extended: SweepExtended) -> SweepSpec:
     """The spec that is in force after an extension."""
     training = replace(spec.training, epochs=extended.epochs)
     return spec.model_copy(update={"run_cap": extended.run_cap, "training": training})
+
+
+def extended_training(training: TrainingConfig, longer: Iterable[SweepExtended]) -> TrainingConfig:
+    """The training of a trial that there was before these extensions to more epochs."""
+    for index, extended in enumerate(longer):
+        assert extended.epochs_before is not None
+        if index == 0:
+            training = replace(training, epochs=extended.epochs_before)
+        if extended.new_schedule:
+            stage = extended.epochs_before, extended.epochs
+            training = rescheduled(training, *stage, training.lr, training.lr_schedule)
+        else:
+            training = continued(training, extended.epochs)
+    return training
 
 
 def _cap(spec: SweepSpec, trials: str) -> int:
@@ -131,13 +156,33 @@ def _check(spec: SweepSpec, history: History, extended: SweepExtended) -> None:
             len(extended.continued), kept,
         )  # fmt: skip
     begun = [history.trials[name] for name in extended.continued] + [trial for trial in unfinished if trial.epochs]
-    trainings = [spec.configuration(trial.parameters).training for trial in begun]
-    for key in dict.fromkeys(key for training in trainings for key in _relative(training)):
+    try:
+        trainings = [
+            extended_training(spec.configuration(trial.parameters).training, [*trial.longer, extended])
+            for trial in begun
+        ]
+    except ValueError as error:
+        raise UsageError(f"--new-schedule: {error}") from None
+    keys = dict.fromkeys(key for training in trainings for key in _relative(training))
+    for key in [each for each in keys if each != "lr_schedule" or not extended.new_schedule]:
         _logger.warning(
-            "`training.%s` is laid out over the length of a run: trials that have begun follow it from where they "
-            "stand as laid out for %s epochs, no longer for %s",
-            key, extended.epochs, extended.epochs_before,
+            "`training.%s` is laid out over the length of a run: trials that have begun keep it as laid out for %s "
+            "epochs and then stay at its last value, those to come have it laid out over %s",
+            key, extended.epochs_before, extended.epochs,
         )  # fmt: skip
+    if any(_lr_share(training, extended.epochs_before or 0) == 0 for training in trainings):
+        _logger.warning(
+            "a learning rate has fallen to 0 after %s epochs, and trials that stay there learn nothing more; "
+            "--new-schedule lets trials follow their schedule once more over the epochs to come",
+            extended.epochs_before,
+        )
+
+
+def _lr_share(training: TrainingConfig, epoch: int) -> float | None:
+    """What is left of the learning rate after so many epochs; not known of schedules in steps or tokens."""
+    stage = training.lr_stage(epoch)
+    place = Position(epoch, 1, training.laid_out_over, epoch, 1).within(stage)
+    return lr_at(place, 1.0, stage.lr_schedule) if stage.lr_schedule.by in ("share", "epoch") else None
 
 
 def _relative(training: TrainingConfig) -> Iterator[str]:

@@ -34,6 +34,8 @@ class TrialHistory:
     """How often its process was lost since its last new epoch."""
     continued: int = 0
     """Epochs it had trained when the last extension took it up again; 0 where none did."""
+    longer: list[SweepExtended] = field(default_factory=list)
+    """Extensions to more epochs since it was created, which leave its schedules laid out as they were."""
 
     @property
     def id(self) -> str:
@@ -71,6 +73,8 @@ class TrialHistory:
 
     def extend(self, extension: SweepExtended) -> None:
         """Be unfinished again, or count as stopped, where all epochs were trained and there are more now."""
+        if extension.epochs_before is not None and extension.epochs_before < extension.epochs:
+            self.longer = [*self.longer, extension]
         if self.ended is not None:
             ended = extended_end(extension, self.ended)
             self.continued = self.continued if ended else self.ended.epoch

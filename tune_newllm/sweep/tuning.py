@@ -151,8 +151,8 @@ class RecordingASHA(FIFOScheduler):
         return self._strata[competing]
 
     def _out_of_patience(self, trial: TrialHistory) -> bool:
-        stopping = self._driver.spec.configuration(trial.parameters).training.early_stopping
-        return stopping is not None and stopping.spent(row.val_loss for _, row in sorted(trial.epochs.items()))
+        training = self._driver.configuration(trial).training
+        return training.out_of_patience([row.val_loss for _, row in sorted(trial.epochs.items())])
 
     def _add(self, trial: TrialHistory) -> None:
         if self._driver.spec.early_terminate is not None:

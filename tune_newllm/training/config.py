@@ -5,9 +5,10 @@ checkpoint written as JSON can be read back with nothing but `Configuration.to_d
 """
 
 import dataclasses
+import itertools
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -15,10 +16,11 @@ from tune_newllm.data.config import CorpusConfig
 from tune_newllm.models.config import ModelConfig
 from tune_newllm.training.checks import one_of, positive, require, whole
 from tune_newllm.training.clip import ClipConfig
+from tune_newllm.training.fixed_point_config import FixedPointConfig
 from tune_newllm.training.rules import sde_adam
-from tune_newllm.training.schedules import LRScheduleConfig
+from tune_newllm.training.schedules import LRScheduleConfig, LRStage
 
-__all__ = ["ClipConfig", "Configuration", "EarlyStoppingConfig", "LRScheduleConfig", "TrainingConfig"]
+__all__ = ["ClipConfig", "Configuration", "EarlyStoppingConfig", "LRScheduleConfig", "LRStage", "TrainingConfig"]
 
 LRRule = Literal["none", "sqrt", "linear", "original", "sqrt-sde"]
 LRSizeRule = Literal["none", "original"]
@@ -45,12 +47,17 @@ class EarlyStoppingConfig:
         require(whole(self.patience), "early_stopping.patience must be a whole number above 0", self.patience)
         require(0 <= self.min_delta < math.inf, "early_stopping.min_delta must not be negative", self.min_delta)
 
-    def spent(self, losses: Iterable[float]) -> bool:
-        """Whether patience is over after epochs of these losses (original research, early stopping)."""
+    def spent(self, losses: Iterable[float], since: int = 0) -> bool:
+        """Whether patience is over after epochs of these losses (original research, early stopping).
+
+        Args:
+            losses: of all epochs of the run.
+            since: epochs before which none counts as bad, while the best of them stays to be improved on.
+        """
         # Not always the lowest so far: one that is lower by less than min_delta is no improvement to compare with.
         best, bad = math.inf, 0
-        for loss in losses:
-            best, bad = (best, bad + 1) if loss > best - self.min_delta else (loss, 0)
+        for epoch, loss in enumerate(losses, 1):
+            best, bad = (best, bad + (epoch > since)) if loss > best - self.min_delta else (loss, 0)
         return bad >= self.patience
 
 
@@ -75,10 +82,18 @@ class TrainingConfig:
     decay: Decay = "matrices"
     """What `weight_decay` touches: the matrices with the embedding, but neither biases nor layer norm; or all."""
     lr_schedule: LRScheduleConfig = field(default_factory=LRScheduleConfig)
+    schedule_epochs: int | None = None
+    """Epochs that `lr_schedule` and `clip` are laid out over; after them both stay where they are. None: all. A run
+    that is given more epochs keeps the number it was begun with."""
+    lr_stages: tuple[LRStage, ...] = ()
+    """Further courses of the learning rate, each from an epoch on; of a run that was given more epochs with a new
+    schedule."""
     lr_rule: LRRule = "none"
     lr_size_rule: LRSizeRule = "none"
     """With `original`, `lr` is the rate of a model of 2,739,432 parameters."""
     clip: ClipConfig = field(default_factory=ClipConfig)
+    fixed_point: FixedPointConfig = field(default_factory=FixedPointConfig)
+    """Phase one of `model.family` fixed_point; others have none."""
     early_stopping: EarlyStoppingConfig | None = field(default_factory=EarlyStoppingConfig)
     precision: Precision = "auto"
     micro_batch: int | Literal["auto"] = "auto"
@@ -86,6 +101,11 @@ class TrainingConfig:
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
     seed: int = 0
+    start: str | None = None
+    """Folder of a checkpoint whose weights and tokenizer the training begins with; a relative path starts at the file
+    that names it."""
+    new_words: int = 0
+    """So many of the corpus's most frequent words that `start` does not know get numbers and rows of their own."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
 
@@ -93,6 +113,8 @@ class TrainingConfig:
         require(positive(self.lr), "lr must be a finite number above 0", self.lr)
         require(whole(self.batch_size), "batch_size must be a whole number above 0", self.batch_size)
         require(whole(self.epochs), "epochs must be a whole number above 0", self.epochs)
+        if self.schedule_epochs is not None:
+            require(whole(self.schedule_epochs), "schedule_epochs must be a whole number above 0", self.schedule_epochs)
         one_of(Optimizer, "optimizer", self.optimizer)
         require(0 <= self.beta1 < 1, "beta1 must be at least 0 and below 1", self.beta1)
         require(0 <= self.beta2 < 1, "beta2 must be at least 0 and below 1", self.beta2)
@@ -107,12 +129,36 @@ class TrainingConfig:
         known = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device)
         require(known is not None, "device must be auto, cpu, mps, cuda or cuda:N", self.device)
         require(self.seed == 0 or whole(self.seed), "seed must be a whole number from 0 on", self.seed)
+        words = self.new_words
+        require(words == 0 or whole(words), "new_words must be a whole number from 0 on", words)
+        require(words == 0 or self.start is not None, "new_words must be 0 without training.start", words)
         self._require_that_they_fit()
+
+    @property
+    def laid_out_over(self) -> int:
+        """Epochs that `lr_schedule` and `clip` are laid out over."""
+        return self.epochs if self.schedule_epochs is None else self.schedule_epochs
+
+    def lr_stage(self, epoch: int) -> LRStage:
+        """The course that the learning rate follows after so many finished epochs."""
+        first = LRStage(0, self.laid_out_over, self.lr, self.lr_schedule)
+        return next((stage for stage in reversed(self.lr_stages) if stage.after <= epoch), first)
+
+    def out_of_patience(self, losses: Sequence[float]) -> bool:
+        """Whether early stopping ends the run after epochs of these losses.
+
+        A new schedule of the learning rate has all of its patience; what must be improved on is the best of all epochs.
+        """
+        stopping = self.early_stopping
+        return stopping is not None and stopping.spent(losses, since=self.lr_stage(len(losses)).after)
 
     def _require_that_they_fit(self) -> None:
         if self.lr_schedule.by == "epoch" and self.lr_schedule.warmup is not None:
-            rule = f"lr_schedule.warmup must be below the {self.epochs} epochs of the run"
-            require(self.lr_schedule.warmup < self.epochs, rule, self.lr_schedule.warmup)
+            rule = f"lr_schedule.warmup must be below the {self.laid_out_over} epochs of the run"
+            require(self.lr_schedule.warmup < self.laid_out_over, rule, self.lr_schedule.warmup)
+        afters = [0, *(stage.after for stage in self.lr_stages)]
+        increasing = all(before < after for before, after in itertools.pairwise(afters))
+        require(increasing, "lr_stages.after must be above 0 and increase from one to the next", afters[1:])
         if self.lr_rule == "sqrt-sde":
             adaptive = self.optimizer in ("adam", "adamw")
             require(adaptive, "optimizer must be adam or adamw with lr_rule sqrt-sde", self.optimizer)
@@ -129,18 +175,6 @@ class Configuration:
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
 
-    def to_dict(self) -> dict[str, Any]:
-        """Nested dict of JSON types: dataclasses become dicts, tuples lists."""
-        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
-        return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
     def __post_init__(self) -> None:
         if self.corpus.windowing == "stream" and self.model.family != "fixed_point":
             raise ValueError(
@@ -154,3 +188,15 @@ def _plain(value: Any) -> Any:
                 f"set model.num_positions to {self.corpus.window - 1} or more"
             )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dict of JSON types: dataclasses become dicts, tuples lists."""
+        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -4,19 +4,31 @@ import math
 import time
 from bisect import insort
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
 from tune_newllm.errors import DivergedError
 from tune_newllm.models import Signals
+from tune_newllm.models.fixed_point import FixedPointModel
 from tune_newllm.training import signals
-from tune_newllm.training.batches import ResidentWindows, Rows, Windows, dropout_seed, epoch_order, to_tensors
+from tune_newllm.training.batches import (
+    ContextRows,
+    ResidentWindows,
+    Rows,
+    Windows,
+    dropout_seed,
+    epoch_order,
+    to_tensors,
+)
 from tune_newllm.training.clip import clip_limit
 from tune_newllm.training.config import TrainingConfig
 from tune_newllm.training.device import peak_memory_bytes, reset_peak_memory
+from tune_newllm.training.fixed_point import prepared
 from tune_newllm.training.memory import unless_out_of_memory
 from tune_newllm.training.metrics import EpochResult, Evaluation, evaluate
 from tune_newllm.training.optim import effective_lr
@@ -37,8 +49,15 @@ def steps_per_epoch(windows: int, batch_size: int) -> int:
     return math.ceil(windows / batch_size)
 
 
-def fit(state: TrainState, train: Windows, validation: Windows, config: TrainingConfig) -> Iterator[EpochResult]:
-    """Train from where `state` stands until it is finished.
+def fit(
+    state: TrainState,
+    train: Windows,
+    validation: Windows,
+    config: TrainingConfig,
+    carries: bool = False,
+    folder: Path | None = None,
+) -> Iterator[EpochResult]:
+    """Train from where `state` stands until it is finished; a fixed-point model's phase one comes before the epochs.
 
     Yields one result per epoch. By then the state has taken it in, so the caller may save it, and may stop there.
 
@@ -47,29 +66,58 @@ def fit(state: TrainState, train: Windows, validation: Windows, config: Training
         train: token ids [N, window].
         validation: likewise.
         config: the one that the state was made with.
+        carries: whether each row goes on where the one before ends, which only a fixed-point model can read.
+        folder: of the run, as `fixed_point.prepared` has a use for it.
 
     Raises:
         DivergedError: a loss or, outside fp16, a gradient norm is not finite. The state keeps the last good epoch's
             results; its weights are spoiled.
+        DegenerateError: phase one came to nothing, as `fixed_point.prepared` says.
         InfeasibleError: memory does not suffice for one sequence, or not for the optimizer.
     """
-    words = signals.count_words(train)
+    if state.finished is not None:
+        return
+    words, started = signals.count_words(train), time.perf_counter()
+    sample_BT, _ = to_tensors(validation[: signals.INSPECTED_ROWS], state.device)
+    reset_peak_memory(state.device)
+    with _read_rows(state, train, validation, config, carries, folder) as rows:
+        while state.finished is None:
+            begun = time.perf_counter()
+            totals = _train_epoch(state, rows.train, config, words)
+            totals.seconds = time.perf_counter() - begun
+            scores = evaluate(state.model, rows.validation, device=state.device, legacy_batch=config.batch_size)
+            if not math.isfinite(scores.loss):
+                raise DivergedError(state.epoch + 1, state.step, scores.loss)
+            result = _epoch_result(state, totals, scores, sample_BT, started)
+            result = replace(result, fixed_point_iterations=rows.iterations, fixed_point_converged=rows.converged)
+            state.record(result, config)
+            yield result
+            started = time.perf_counter()
+            reset_peak_memory(state.device)
+
+
+class _Rows(NamedTuple):
+    """What the epochs read, and what a fixed-point model's phase one says of itself in each of them."""
+
+    train: Rows
+    validation: Windows | ContextRows
+    iterations: int | None = None
+    converged: float | None = None
+
+
+@contextmanager
+def _read_rows(
+    state: TrainState, train: Windows, validation: Windows, config: TrainingConfig, carries: bool, folder: Path | None
+) -> Iterator[_Rows]:
+    """The rows where they are read fastest, with the contexts of a fixed-point model."""
+    if isinstance(state.model, FixedPointModel):
+        with prepared(state, train, validation, config, carries, folder) as found:
+            yield _Rows(*found)
+        return
     rows: Rows | None = None
     if state.passes.recorder:
         rows = unless_out_of_memory(partial(ResidentWindows, train, state.device), state.device)
-    rows = train if rows is None else rows
-    sample_BT, _ = to_tensors(validation[: signals.INSPECTED_ROWS], state.device)
-    while state.finished is None:
-        started = time.perf_counter()
-        reset_peak_memory(state.device)
-        totals = _train_epoch(state, rows, config, words)
-        totals.seconds = time.perf_counter() - started
-        scores = evaluate(state.model, validation, device=state.device, legacy_batch=config.batch_size)
-        if not math.isfinite(scores.loss):
-            raise DivergedError(state.epoch + 1, state.step, scores.loss)
-        result = _epoch_result(state, totals, scores, sample_BT, started)
-        state.record(result, config)
-        yield result
+    yield _Rows(train if rows is None else rows, validation)
 
 
 @dataclass
@@ -102,14 +150,15 @@ def _train_epoch(state: TrainState, train: Rows, config: TrainingConfig, words: 
     steps = steps_per_epoch(len(train), config.batch_size)
     probed = signals.probed_steps(steps)
     parameters = state.parameters
-    peak_lr = effective_lr(config, sum(each.numel() for each in parameters))
+    stage = config.lr_stage(state.epoch)
+    peak_lr = effective_lr(replace(config, lr=stage.lr), sum(each.numel() for each in parameters))
     order = epoch_order(len(train), config.seed, state.epoch)
     state.generator.manual_seed(dropout_seed(config.seed, state.epoch))
     for index in range(steps):
-        position = Position(state.step, steps, config.epochs, state.tokens, words.tokens)
+        position = Position(state.step, steps, config.laid_out_over, state.tokens, words.tokens)
         rows = train[order[index * config.batch_size : (index + 1) * config.batch_size]]
         probe = signals.Probe(parameters, rows) if index in probed and state.probing else None
-        lr = lr_at(position, peak_lr, config.lr_schedule)
+        lr = lr_at(position.within(stage), peak_lr, stage.lr_schedule)
         state.set_lr(lr)
         step = compute_gradients(state, rows, probe)
         if config.clip.schedule == "percentile" and step.applied:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,10 @@ from tune_newllm.errors import CheckpointError, DivergedError, InfeasibleError, 
 from tune_newllm.models import LanguageModel, build
 from tune_newllm.training.checkpoints import STATE, WEIGHTS, Checkpoints, has_begun
 from tune_newllm.training.config import Configuration
-from tune_newllm.training.loop import EpochResult, fit
+from tune_newllm.training.context_cache import CACHE_FILE
+from tune_newllm.training.continuation import rescheduled
+from tune_newllm.training.loop import EpochResult, Evaluation, evaluate, fit
+from tune_newllm.training.schedules import LRScheduleConfig, Position, lr_at
 from tune_newllm.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -120,6 +124,36 @@ class Run:
         return self._state.finished
 
     @property
+    def lr_share(self) -> float:
+        """Learning rate of the next step as a share of its course's peak; there must be a finished epoch."""
+        state, training = self._state, self.configuration.training
+        stage = training.lr_stage(state.epoch)
+        steps, tokens = state.step // state.epoch, state.tokens // state.epoch
+        place = Position(state.step, steps, training.laid_out_over, state.tokens, tokens)
+        return lr_at(place.within(stage), 1.0, stage.lr_schedule)
+
+    def reschedule(self, lr: float, lr_schedule: LRScheduleConfig) -> None:
+        """Follow another course of the learning rate from the next epoch on, laid out over the epochs still to come;
+        asked again while it is under way this changes nothing.
+
+        Raises:
+            UsageError: no epoch is to come, or the schedule is impossible in so few.
+        """
+        training = self.configuration.training
+        try:
+            training = rescheduled(training, self._state.epoch, training.epochs, lr, lr_schedule)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        self.configuration = replace(self.configuration, training=training)
+        self._write_configuration()
+        self._state.judge(training)
+
+    def evaluate(self) -> Evaluation:
+        """The weights as they are, on the validation split."""
+        corpus, state = self._corpus, self._state
+        return evaluate(state.model, corpus.validation, device=state.device, carries=corpus.carries)
+
+    @property
     def saved_epoch(self) -> int:
         """The epoch after which another process would go on now."""
         return self._checkpoints.epoch
@@ -134,7 +168,14 @@ class Run:
         """
         state, checkpoints = self._state, self._checkpoints
         try:
-            for result in fit(state, self._corpus.train, self._corpus.validation, self.configuration.training):
+            for result in fit(
+                state,
+                self._corpus.train,
+                self._corpus.validation,
+                self.configuration.training,
+                self._corpus.carries,
+                self.folder,
+            ):
                 checkpoints.check()
                 awaited = state.finished is not None or result.epoch in self._ends
                 if awaited or checkpoints.due():
@@ -159,16 +200,21 @@ def _fingerprint(configuration: Configuration) -> str:
 
 
 def _begun_with(plain: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without what a run may go on with otherwise than it was begun."""
-    free = ("epochs", "micro_batch", "device")
-    return plain | {"training": {key: value for key, value in plain["training"].items() if key not in free}}
+    """A configuration without what a run may go on with otherwise than it was begun.
+
+    The length of its schedules is none of that: more epochs must not lay them out anew.
+    """
+    free = ("epochs", "lr_stages", "early_stopping", "micro_batch", "device")
+    training = plain["training"]
+    kept = {key: value for key, value in training.items() if key not in free}
+    return plain | {"training": kept | {"schedule_epochs": training.get("schedule_epochs") or training["epochs"]}}
 
 
 def _remove_drafts(folder: Path) -> None:
     """Remove what processes that are gone did not finish writing."""
     for draft in folder.glob(".*.*"):
         name, _, process = draft.name[1:].rpartition(".")
-        if name in (STATE, WEIGHTS, CONFIGURATION, FILE_NAME) and process.isdecimal() and not _lives(int(process)):
+        if name in (STATE, WEIGHTS, CONFIGURATION, FILE_NAME, CACHE_FILE) and process.isdecimal() and not _lives(int(process)):
             draft.unlink(missing_ok=True)
 
 

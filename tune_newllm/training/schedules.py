@@ -1,7 +1,7 @@
 """Where a run stands, and the course of its learning rate from there."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
 from tune_newllm.training.checks import one_of, positive, require, whole
@@ -22,7 +22,7 @@ class Position(NamedTuple):
     """Optimizer steps taken so far."""
     steps_per_epoch: int
     epochs: int
-    """Epochs of the whole run."""
+    """Epochs that the course is laid out over: those of the whole run, unless it was given more later."""
     tokens: int
     """Training targets seen so far."""
     tokens_per_epoch: int
@@ -38,6 +38,11 @@ class Position(NamedTuple):
         if unit == "tokens":
             return self.epochs * self.tokens_per_epoch
         return self.epochs * self.steps_per_epoch / self._steps_in_one(unit)
+
+    def within(self, stage: "LRStage") -> "Position":
+        """The same place, counted from the beginning of a stage and in a course as long as that."""
+        step, tokens = stage.after * self.steps_per_epoch, stage.after * self.tokens_per_epoch
+        return self._replace(step=self.step - step, tokens=self.tokens - tokens, epochs=stage.epochs)
 
     def _steps_in_one(self, unit: Unit) -> int:
         return {"step": 1, "epoch": self.steps_per_epoch}.get(unit, self.epochs * self.steps_per_epoch)
@@ -99,6 +104,33 @@ class LRScheduleConfig:
         if self.name == "step" and every is not None:
             rule = f"lr_schedule.warmup must be over by the first drop at lr_schedule.every {every:g}"
             require(self.warmup <= every, rule, self.warmup)
+
+
+@dataclass(frozen=True)
+class LRStage:
+    """A course of the learning rate that takes the place of the one before it when a run is given more epochs.
+
+    It begins after the first `after` epochs of the run and is laid out over `epochs` from there; should the run become
+    longer still, the rate stays where it is then. `lr` goes through the run's scaling rules as `training.lr` does.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    after: int
+    epochs: int
+    lr: float
+    lr_schedule: LRScheduleConfig = field(default_factory=LRScheduleConfig)
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        require(self.after == 0 or whole(self.after), "lr_stages.after must be a whole number from 0 on", self.after)
+        require(whole(self.epochs), "lr_stages.epochs must be a whole number above 0", self.epochs)
+        require(positive(self.lr), "lr_stages.lr must be a finite number above 0", self.lr)
+        if self.lr_schedule.by == "epoch" and self.lr_schedule.warmup is not None:
+            rule = f"lr_schedule.warmup must be below the {self.epochs} epochs that the schedule is laid out over"
+            require(self.lr_schedule.warmup < self.epochs, rule, self.lr_schedule.warmup)
 
 
 def lr_at(position: Position, peak: float, schedule: LRScheduleConfig) -> float:

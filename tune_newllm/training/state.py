@@ -128,14 +128,12 @@ class TrainState:
         self.history.append(result)
         if self.is_best:
             self.best = {name: each.to("cpu", copy=True) for name, each in self.model.state_dict().items()}
-        self.finished = self._finished(config)
+        self.judge(config)
 
-    def _finished(self, config: TrainingConfig) -> Literal["epochs", "patience"] | None:
-        if self.epoch >= config.epochs:
-            return "epochs"
-        stopping = config.early_stopping
-        spent = stopping is not None and stopping.spent(result.val_loss for result in self.history)
-        return "patience" if spent else None
+    def judge(self, config: TrainingConfig) -> None:
+        """Decide whether the run is finished."""
+        spent = config.out_of_patience([result.val_loss for result in self.history])
+        self.finished = "epochs" if self.epoch >= config.epochs else "patience" if spent else None
 
     def save(self, path: Path) -> None:
         """Write it atomically: a reader finds the old file or the new one, never a part. Raises OSError."""
@@ -182,7 +180,7 @@ class TrainState:
         with _whole(path):
             insert_weights(path, _below("model.", tensors), model)
             state._restore(tensors, scalars)
-        state.finished = state._finished(config)
+        state.judge(config)
         return state
 
     def _restore(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
