@@ -22,6 +22,7 @@ from .interactions import Interaction, interactions
 from .load import Sweep, load
 from .pareto import Front, pareto
 from .power_law import PowerLaw, Prediction, fit_power_law
+from .run_folder import is_run, load_run
 from .rungs import RungCount, rung_epochs, survival
 from .summary import summary
 
@@ -62,7 +63,9 @@ __all__ = [
     "hazard",
     "importances",
     "interactions",
+    "is_run",
     "load",
+    "load_run",
     "pareto",
     "record",
     "rung_epochs",

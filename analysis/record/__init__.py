@@ -11,17 +11,20 @@ from ..best import best
 from ..files import replace
 from ..load import Sweep
 from ..markdown import bullets, commands, paragraph, plain
+from ..run_folder import is_run
 from ..summary import summary
 from ..words import counted
 from .against import against
 from .course import course
 from .environment import environment, moment, span
 from .results import results
+from .run import run_record
 from .settings import settings
 from .several import several
-from .steps import Step, steps
+from .step import Step
+from .steps import steps
 
-__all__ = ["RECORD_FILE", "record", "several", "write_record"]
+__all__ = ["RECORD_FILE", "record", "run_record", "several", "write_record"]
 
 RECORD_FILE = "record.md"
 
@@ -58,7 +61,8 @@ def write_record(
     defaults: Mapping[str, Any] | None = None,
     beside: Path | None = None,
 ) -> Path:
-    """Write the record of one sweep, or of several side by side, in one step; the arguments are those of `record`.
+    """Write the record of one sweep, of several side by side, or of what `load_run` read, in one step; the arguments
+    are those of `record`.
 
     Returns:
         the path.
@@ -66,7 +70,12 @@ def write_record(
     Raises:
         FolderError: it cannot be written there.
     """
-    text = record(sweeps, defaults, beside) if isinstance(sweeps, Sweep) else several(sweeps)
+    if not isinstance(sweeps, Sweep):
+        text = several(sweeps)
+    elif is_run(sweeps.folder):
+        text = run_record(sweeps, defaults)
+    else:
+        text = record(sweeps, defaults, beside)
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

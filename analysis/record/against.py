@@ -29,7 +29,7 @@ def against(sweep: Sweep, one: Course, content: Mapping[str, Any]) -> Iterator[s
     rows = list(_losses(sweep, one, content))
     yield table(["what", "val loss", "perplexity", "above the best"], rows)
     if measured_as_published(sweep):
-        yield from _published(sweep, one)
+        yield from published(sweep, one)
 
 
 def _losses(sweep: Sweep, one: Course, content: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -59,7 +59,8 @@ def measured_as_published(sweep: Sweep) -> bool:
     return words and alike and configured(sweep.spec, "corpus.max_samples") is None
 
 
-def _published(sweep: Sweep, one: Course) -> Iterator[str]:
+def published(sweep: Sweep, one: Course) -> Iterator[str]:
+    """A table of the runs that the original research published, beside the best trial."""
     yield "### The original research's runs on this corpus"
     losses = np.fmin.accumulate(one.rows["val_loss_legacy"].to_numpy(dtype="float64"))
     epochs = one.rows["epoch"].to_numpy()

@@ -71,6 +71,8 @@ class Course(NamedTuple):
     found: Phases
     frequencies: float
     """Loss of a model that knows how often each word occurs and nothing more (nats per token); NaN: not known."""
+    parameters: int | None
+    """Scalars of the model."""
     left_step: int | None
     """Optimizer step at which the training loss was clearly below that, by the trial's own records."""
     watched: bool
@@ -80,7 +82,8 @@ class Course(NamedTuple):
 def course(sweep: Sweep, trial_id: str) -> Course:
     """The course of a trial that has epochs."""
     rows = sweep.epochs[sweep.epochs["trial_id"] == trial_id].sort_values("epoch")
-    trial = sweep.trials[sweep.trials["trial_id"] == trial_id].iloc[0].to_dict()
+    found = sweep.trials[sweep.trials["trial_id"] == trial_id].to_dict("records")[0]
+    trial = {str(name): value for name, value in found.items()}
     known = plateau(sweep)
     step = trial["plateau_step"]
     return Course(
@@ -89,6 +92,7 @@ def course(sweep: Sweep, trial_id: str) -> Course:
         found=phases(*(rows[name].tolist() for name in ("epoch", "val_loss", "train_loss"))),
         frequencies=word_frequencies(sweep),
         left_step=None if pd.isna(step) else int(step),
+        parameters=None if pd.isna(trial["model_size"]) else int(trial["model_size"]),
         watched=bool((known["trial_id"] == trial_id).any()),
     )
 
@@ -168,8 +172,18 @@ def _before_plateau(one: Course, at: int) -> bool:
 
 def phase_words(sweep: Sweep, one: Course) -> str:
     """The same as a list of sentences."""
-    said = [*_on_plateau(one), *_on_gain(one), *_on_signals(one), *_on_end(sweep, one)]
+    said = [*_on_phase_one(one), *_on_plateau(one), *_on_gain(one), *_on_signals(one), *_on_end(sweep, one)]
     return bullets(plain(sentence) for sentence in said)
+
+
+def _on_phase_one(one: Course) -> Iterator[str]:
+    """The fixed points that contexts were brought to before the first epoch, in the family that does so."""
+    first = one.rows.iloc[0]
+    taken, settled = first.get("fixed_point_iterations"), first.get("fixed_point_converged")
+    if taken is not None and not absent(taken):
+        share = "" if settled is None else _percent(settled)
+        share = f", by which {share} of the contexts had settled" if share else ""
+        yield f"Phase one took {counted(int(taken), 'iteration')}{share}."
 
 
 def _on_plateau(one: Course) -> Iterator[str]:

@@ -26,16 +26,19 @@ def settings(sweep: Sweep, defaults: Mapping[str, Any]) -> list[str]:
         made += [searched]
     if search := _search(sweep):
         made += [bullets(search)]
-    rows = list(_fixed(sweep, defaults))
-    if rows:
-        what = "Fixed, where it is not the default:" if defaults else "Fixed:"
-        head = ["setting", "value", *(["default"] if defaults else [])]
-        made += [what, table(head, [row[: len(head)] for row in rows], [False] * len(head))]
-    elif defaults and sweep.spec:
-        made += ["All else is the default."]
+    return made + fixed_settings(sweep, defaults)
+
+
+def fixed_settings(sweep: Sweep, defaults: Mapping[str, Any]) -> list[str]:
+    """A table of what is not searched."""
     if not sweep.spec:
-        made += ["sweep.yaml is missing or cannot be read, so the settings are not known."]
-    return made
+        return ["The file of settings is missing or cannot be read, so they are not known."]
+    rows = list(_fixed(sweep, defaults))
+    if not rows:
+        return ["All else is the default."] if defaults else []
+    what = "Fixed, where it is not the default:" if defaults else "Fixed:"
+    head = ["setting", "value", *(["default"] if defaults else [])]
+    return [what, table(head, [row[: len(head)] for row in rows], [False] * len(head))]
 
 
 def _searched(sweep: Sweep) -> str:

@@ -84,24 +84,35 @@ def _diverged(sweep: Sweep) -> Iterator[Step]:
 
 def _longer(sweep: Sweep, one: Course) -> Iterator[Step]:
     """More epochs, where the best trial was still improving."""
-    found, trial = one.found, one.trial
-    epochs = int(trial["epochs"])
-    by_epochs = trial["state"] == "completed" and trial["reason"] == "epochs"
-    gain = found.doubling if found.doubling == found.doubling else found.doubled
-    falling = bool(found.phases) and found.phases[-1].kind in ("fast", "slow")
-    if not by_epochs or not falling or not found.tail_rate >= least_progress(sweep) or not gain >= LEAST_GAIN:
+    said, trial = gain(sweep, one), one.trial
+    if said is None:
         return
-    word = "about" if found.doubling == found.doubling else "at most"
-    lr = one.rows["lr"]
-    said = f"The best trial was still improving at the end, by {digits(found.tail_rate, 2)} nats per epoch: twice the "
-    said += f"epochs should bring {word} {digits(gain, 2)} nats, for {duration(float(trial['seconds']))} more a trial."
+    said = (
+        f"The best trial was still improving at the end: {said}, for {duration(float(trial['seconds']))} more a trial."
+    )
+    epochs, lr = 2 * int(trial["epochs"]), one.rows["lr"]
     if lr.iloc[-1] < MUCH_LOWER * lr.max():
         # Given more epochs a trial goes on with the learning rate at which its schedule ended.
         said += " Its learning rate had fallen by then, so a longer schedule has to begin anew."
-        yield Step(said, _anew(sweep, trial, 2 * epochs))
+        yield Step(said, _anew(sweep, trial, epochs))
         return
     kept = min(5, int(sweep.trials["full_fidelity"].sum()))
-    yield Step(said, again("extend", sweep.folder, f"--epochs {2 * epochs} --best {kept}"))
+    yield Step(said, again("extend", sweep.folder, f"--epochs {epochs} --best {kept}"))
+
+
+def gain(sweep: Sweep, one: Course) -> str | None:
+    """What twice the epochs should bring; None where training was over, or it is too little to be worth them."""
+    found, trial = one.found, one.trial
+    by_epochs = trial["state"] == "completed" and trial["reason"] == "epochs"
+    falling = bool(found.phases) and found.phases[-1].kind in ("fast", "slow")
+    if not by_epochs or not falling or not found.tail_rate >= least_progress(sweep):
+        return None
+    known = not math.isnan(found.doubling)
+    nats = found.doubling if known else found.doubled
+    if not nats >= LEAST_GAIN:
+        return None
+    word = "about" if known else "at most"
+    return f"twice the epochs should bring {word} {digits(nats, 2)} nats"
 
 
 def _anew(sweep: Sweep, trial: Mapping[str, Any], epochs: int) -> str:

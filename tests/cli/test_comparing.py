@@ -106,3 +106,20 @@ def test_the_record_is_written_where_it_is_asked_for(sweeps, tmp_path):
     # A sweep named after the option is no file to write.
     with pytest.raises(UsageError, match=r"ends in \.md, got sweeps/b: name sweeps before it"):
         call(sweeps[0], "--markdown", sweeps[1])
+
+
+def test_a_training_by_hand_has_a_record_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = {"history": [{"epoch": 1, "step": 10, "tokens": 99, "clip": None, "peak_memory_bytes": 0}]}
+    state["history"][0] |= dict.fromkeys(("train_loss", "val_loss", "val_loss_legacy", "val_ppl", "val_acc"), 1.0)
+    state["history"][0] |= dict.fromkeys(("val_ppl_known", "grad_norm", "clipped_share", "tokens_per_s"), 1.0)
+    state["history"][0] |= {"seconds": 1.0, "lr": 1e-3}
+    header = json.dumps({"__metadata__": {"state": json.dumps(state)}}).encode()
+    Path("one").mkdir()
+    Path("one/configuration.json").write_text(json.dumps({"training": {"epochs": 1}}))
+    Path("one/state.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    out, _ = call("one", "--markdown")
+    assert out == f"record: {Path('one') / 'record.md'}\n"
+    assert Path("one/record.md").read_text().startswith("# one\n")
+    with pytest.raises(FolderError, match="is not a sweep folder"):
+        call("one")

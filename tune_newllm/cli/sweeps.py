@@ -116,7 +116,8 @@ def status(sweep: Path, as_json: bool) -> int:
     is_flag=False,
     flag_value="",
     metavar="[FILE.md]",
-    help="Also write the experiment record as Markdown; by default record.md beside report.html.",
+    help="Also write the experiment record as Markdown, by default record.md beside report.html; of a folder that "
+    "`train` left only that.",
 )
 @json_option
 def report(sweeps: tuple[Path, ...], out: Path | None, markdown: str | None, as_json: bool) -> int:
@@ -138,6 +139,11 @@ def report(sweeps: tuple[Path, ...], out: Path | None, markdown: str | None, as_
     import analysis
 
     sweep = sweeps[0]
+    if markdown is not None and analysis.is_run(sweep):
+        run = analysis.load_run(sweep)
+        warn(run.warnings)
+        click.echo("\n".join(_record([run], markdown, out or sweep)))
+        return 0
     loaded = analysis.load(sweep)
     warn(loaded.warnings)
     try:
