@@ -86,7 +86,7 @@ class SubwordTokenizer(Tokenizer):
             CorpusError: they are not in the cache and the hub is out of reach.
         """
         try:
-            model = json.loads(_gpt2_file().read_text(encoding="utf-8"))["model"]
+            model = json.loads(gpt2_file(_GPT2_FILE).read_text(encoding="utf-8"))["model"]
             pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
             return cls._of({piece: number for number, piece in enumerate([*SPECIAL, *pieces])}, model["merges"])
         except (OSError, ValueError, LookupError, TypeError) as error:
@@ -125,18 +125,22 @@ class SubwordTokenizer(Tokenizer):
         return str(self._inner.to_str()) + "\n"
 
 
-def _gpt2_file() -> Path:
-    """GPT-2's pieces on this disk; asked for on the hub only where a quick question finds it there."""
+def gpt2_file(name: str) -> Path:
+    """A file of GPT-2's repository on this disk; asked for on the hub only where a quick question finds it there.
+
+    Raises:
+        CorpusError: it is not in the cache, and the hub is out of reach.
+    """
     from huggingface_hub import hf_hub_download, is_offline_mode, try_to_load_from_cache
     from huggingface_hub.constants import ENDPOINT
 
-    cached = try_to_load_from_cache(GPT2, _GPT2_FILE)
+    cached = try_to_load_from_cache(GPT2, name)
     if isinstance(cached, str | os.PathLike):
         return Path(cached)
     offline = "offline mode is set" if is_offline_mode() else None
-    if why := offline or silence(f"{ENDPOINT}/{GPT2}/resolve/main/{_GPT2_FILE}"):
-        raise CorpusError(f"{GPT2} is not in the cache and {ENDPOINT} is out of reach ({why})")
+    if why := offline or silence(f"{ENDPOINT}/{GPT2}/resolve/main/{name}"):
+        raise CorpusError(f"{name} of {GPT2} is not in the cache and {ENDPOINT} is out of reach ({why})")
     try:
-        return Path(hf_hub_download(GPT2, _GPT2_FILE))
+        return Path(hf_hub_download(GPT2, name))
     except Exception as error:  # the library raises errors of a dozen kinds
-        raise CorpusError(f"{GPT2} cannot be fetched ({first_line(error)})") from error
+        raise CorpusError(f"{name} of {GPT2} cannot be fetched ({first_line(error)})") from error

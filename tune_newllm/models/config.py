@@ -105,9 +105,11 @@ def frozen_count(config: ModelConfig, vocab_size: int) -> int:
         return 0
     inputs, one = config.num_input_tokens * config.embed_dim, config.ctx_dim // config.blocks
     widths = context_widths(one, inputs, config.num_layers, config.token_input_all_layers)
-    reads = [inputs if config.token_input_all_layers or index == 0 else 0 for index in range(config.num_layers)]
-    layers = (_layer(below + read, below, width) for read, (below, width) in zip(reads, pairwise([one, *widths]), strict=True))
-    return config.blocks * sum(layers) + (0 if config.train_embedding else vocab_size * config.embed_dim)
+    count = 0
+    for index, (below, width) in enumerate(pairwise([one, *widths])):
+        read = inputs if config.token_input_all_layers or index == 0 else 0
+        count += config.blocks * _layer(below + read, below, width)
+    return count + (0 if config.train_embedding else vocab_size * config.embed_dim)
 
 
 def _context_vector(config: ModelConfig, vocab_size: int) -> int:

@@ -187,6 +187,11 @@ class Configuration:
                 f"model.num_positions, got {self.corpus.window}: "
                 f"set model.num_positions to {self.corpus.window - 1} or more"
             )
+        if self.model.family == "fixed_point" and self.model.embedding == "gpt2" and self.corpus.tokenizer != "gpt2":
+            raise ValueError(
+                "corpus.tokenizer must be gpt2 with model.embedding gpt2, whose rows are those of GPT-2's pieces, got "
+                f"{self.corpus.tokenizer}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dict of JSON types: dataclasses become dicts, tuples lists."""

@@ -200,7 +200,7 @@ def _notes(facts: dict[str, Any], ctx_dim: int) -> Iterator[str]:
         yield f"phase one {how} after {last['iteration']} iterations: {last['converged']:.1%} of contexts stay; {rank}"
     if facts["reach"] is not None:
         yield f"a context tells nothing of what lies more than {facts['reach']} tokens back"
-    if facts.get("validation_verdict", "converged") != "converged":
+    if facts.get("validation_verdict") in ("diverging", "unstable"):
         yield f"contexts of the validation rows are {facts['validation_verdict']} from one reading to the next"
     if facts["degenerate"]:
         yield f"the contexts are degenerate ({facts['degenerate']}): they all are about the same, and tell nothing"

@@ -28,7 +28,8 @@ class Iteration(NamedTuple):
     error: float | None
     """Mean squared error of the contexts that the blocks make of disturbed ones, before each batch's own step."""
     spread: float | None
-    """How far these contexts lie from their mean in a batch, as the procedure measures it; the mean over tokens."""
+    """How far these contexts lie from their mean in a batch, in the mean over tokens: `original` divides the norm of
+    all distances by their number, `mended` by the norm of all contexts, which gives 0 to 1."""
     converged: float | None
     """Share of contexts that changed by less than the threshold."""
     seconds: float
@@ -181,9 +182,9 @@ class Teacher:
                 made_Md, wanted_Md = made_Md[own_M], wanted_Md[own_M]
             errors.append((made_Md - wanted_Md).square().mean())
             distance = torch.linalg.vector_norm(made_Md - made_Md.mean(0))
-            # Divided by the number of tokens alone, a larger batch would spread less.
+            # Divided by the number of tokens, a larger batch spreads less, and longer contexts spread more.
             original = self._config.procedure == "original"
-            spreads.append(distance / (len(made_Md) if original else made_Md.numel() ** 0.5))
+            spreads.append(distance / (len(made_Md) if original else torch.linalg.vector_norm(made_Md)))
         return torch.stack(errors).mean(), torch.stack(spreads).mean()
 
     def _weighed(self, error: Tensor, spread: Tensor) -> Tensor:
