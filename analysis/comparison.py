@@ -8,6 +8,7 @@ import numpy as np
 
 from .anytime import best_so_far
 from .best import best
+from .data_law import data_law
 from .differences import differences
 from .fairness import Fairness, fairness
 from .load import Sweep
@@ -40,7 +41,7 @@ def compare(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     fair = fairness(sweeps, names)
     ranked = standings(sweeps, names) if fair.comparable is not False else []
     said = [*_on_fairness(fair, names), *_on_best(ranked, contents, names, fair), *fair.budget]
-    said += [*_on_work(sweeps, names, fair), *_on_exponents(contents, names), *fair.notes]
+    said += [*_on_work(sweeps, names, fair), *_on_exponents(contents, names), *_on_data(sweeps), *fair.notes]
     return {
         "names": [printable(name) for name in names],
         "answers": [printable(sentence) for sentence in said],
@@ -132,6 +133,12 @@ def _on_exponents(contents: Sequence[Mapping[str, Any]], names: Sequence[str]) -
     overlap = "the intervals overlap" if alike else "the intervals do not all overlap"
     who = by_value(texts, [name for _, _, name in found])
     return [f"The best learning rate goes with the batch size to the power of {who} (95 % intervals): {overlap}."]
+
+
+def _on_data(sweeps: Sequence[Sweep]) -> list[str]:
+    """What all of them together say of the amount of data, where that is enough for a law."""
+    found = data_law(sweeps)
+    return [] if found is None or found.law.reason else found.sentences
 
 
 def _described(sweep: Sweep, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from ..best import best
-from ..data_law import data_law
+from ..data_law import DataLaw, data_law
 from ..effect_words import effects_sentences
 from ..effects import effects
 from ..failures import MEANINGS, failures
@@ -184,6 +184,11 @@ def _data(sweep: Sweep) -> Iterator[str]:
     if found is None or found.points.empty:
         return
     yield "### Perplexity against data"
+    yield from data_tables(found)
+
+
+def data_tables(found: DataLaw) -> Iterator[str]:
+    """The points of a law of data, and what it says of more."""
     yield _table(POINTS, point_rows(found))
     head, rows = extrapolation(found)
     if rows:

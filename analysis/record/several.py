@@ -12,6 +12,7 @@ from ..words import counted, fixed
 from ..yardstick import conjoined
 from .course import Course, course, epochs_shown, phase_table, phase_words
 from .environment import moment, span
+from .results import data_tables
 from .step import again
 
 LONGEST_CELL = 60
@@ -87,7 +88,7 @@ def _data(sweeps: Sequence[Sweep]) -> Iterator[str]:
     found = data_law(sweeps)
     if found is not None and not found.points.empty:
         yield "## Perplexity against data"
-        yield bullets(map(plain, found.sentences))
+        yield from data_tables(found)
 
 
 def _differences(content: Mapping[str, Any]) -> Iterator[str]:

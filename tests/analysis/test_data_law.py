@@ -149,6 +149,9 @@ def test_several_sweeps_make_a_law_if_they_measure_alike(tmp_path: Path) -> None
     assert found is not None
     assert found.law.n == 3
     assert found.cautions[0].startswith("Left out: odd (")
+    assert any(said.startswith("Perplexity falls as tokens^-") for said in analysis.compare(sweeps[:3])["answers"])
+    assert "| 100 " in (text := several(sweeps[:3]))
+    assert "## Perplexity against data" in text
     with_model = analysis.data_law([*sweeps[:3], single(tmp_path / "deep", 800, measured(0.1), {"num_layers": 3})])
     assert with_model is not None
     assert with_model.law.n == 4

@@ -147,6 +147,8 @@ def test_a_best_value_at_the_edge_is_searched_beyond(tmp_path):
     trials = [Trial(lr_batch(1e-3 + 1e-5 * batch, batch), [5.0, 4.5 + batch / 1e3]) for batch in (8, 16, 32, 64, 128)]
     step = step_on(made(tmp_path, trials, spec), "batch size, 8, is the lowest")
     assert "parameters.training.batch_size.values=[2, 4, 8, 16]" in step.command
+    step = step_on(made(tmp_path, trials, spec), "How the best learning rate follows the batch size is not determined")
+    assert step.command == "python -m tune_newllm search there/next.yaml --name made-next"
     # Inside there is nothing to widen.
     inside = [Trial(lr_batch(2e-3, 32), [5.0, 4.4]), Trial(lr_batch(2e-2, 8), [5.0, 4.6])]
     assert not [step for step in next_steps(made(tmp_path, inside, spec)) if "Widen" in step.reason]
