@@ -3,10 +3,10 @@
 import math
 
 import pytest
+from sweep_folders import SPEC, Trial, write_sweep
 
 import analysis
 from analysis.families import families, family_sentences
-from tests.analysis.sweep_folders import SPEC, Trial, write_sweep
 
 FAMILIES = SPEC | {
     "model": SPEC["model"] | {"family": "context_vector"},

@@ -7,13 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-import analysis
-from analysis.record import record, several, write_record
-from analysis.record.course import course, epochs_shown
-from analysis.record.steps import steps
-from analysis.summary import summary
-from tests.analysis.sweep_folders import (
+from sweep_folders import (
     CONDITIONAL,
     PROVENANCE,
     SPEC,
@@ -26,6 +20,12 @@ from tests.analysis.sweep_folders import (
     with_signals,
     write_sweep,
 )
+
+import analysis
+from analysis.record import record, several, write_record
+from analysis.record.course import course, epochs_shown
+from analysis.record.steps import steps
+from analysis.summary import summary
 from tune_newllm.sweep.loading import load_spec
 from tune_newllm.training.config import Configuration
 
