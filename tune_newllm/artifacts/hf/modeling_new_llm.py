@@ -106,28 +106,37 @@ class NewLLMForCausalLM(PreTrainedModel, GenerationMixin):
         mask = None if attention_mask is None else attention_mask[:, -input_ids.shape[1] :].bool()
         keeps_state = not self.training if use_cache is None else use_cache
         if mask is None or bool(mask.all()):
-            logits, state = self.model(input_ids, state)
+            logits, state = self._read(input_ids, state)
         elif bool((mask[:, 1:] >= mask[:, :-1]).all()):
             logits, state = self._read_left_padded(input_ids, mask, state)
         elif use_cache:
             raise ValueError("padding must stand to the left of the tokens: set tokenizer.padding_side = 'left'")
         else:
             # Right padding does not change what comes before it, but the state behind it is of no use.
-            (logits, _), keeps_state = self.model(input_ids, state), False
+            (logits, _), keeps_state = self._read(input_ids, state), False
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         output = NewLLMOutput(loss=loss, logits=logits, state=state if keeps_state else None)
         return output.to_tuple() if return_dict is False else output
 
+    def _read(self, input_ids: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits, and the state after the last token."""
+        read: tuple[Tensor, Tensor] = self.model(input_ids, state)
+        return read
+
+    def _start(self, batch: int, device: torch.device) -> Tensor:
+        """The state at the start of texts."""
+        return torch.zeros(batch, self.config.ctx_dim, device=device)
+
     def _read_left_padded(self, input_ids: Tensor, mask: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """Read stretch by stretch, between the places where rows begin: a row that has not begun keeps its state."""
         starts = (~mask).sum(dim=1)
         if state is None:
-            state = torch.zeros(len(input_ids), self.config.ctx_dim, device=input_ids.device)
+            state = self._start(len(input_ids), input_ids.device)
         logits = []
         for begin, end in pairwise(sorted({0, input_ids.shape[1], *starts.tolist()})):
-            stretch, after = self.model(input_ids[:, begin:end], state)
+            stretch, after = self._read(input_ids[:, begin:end], state)
             state = torch.where((starts <= begin).unsqueeze(1), after, state)
             logits.append(stretch)
         return torch.cat(logits, dim=1), state
