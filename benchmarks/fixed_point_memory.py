@@ -75,7 +75,11 @@ def own_bytes() -> int:
 def keep_to(limit: int) -> None:
     """Let allocations beyond so many bytes fail, and contexts be planned by what is left of them."""
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    context_cache.available_memory = lambda _: max(0, limit - own_bytes())  # type: ignore[attr-defined]
+
+    def left(device: str, root: Path = Path("/")) -> int:
+        return max(0, limit - own_bytes())
+
+    context_cache.available_memory = left  # type: ignore[attr-defined]
 
 
 def stream(text: Path | None, vocab_size: int, tokens: int) -> NDArray[np.int64]:
@@ -114,7 +118,7 @@ def train(model: ModelConfig, config: TrainingConfig, ids: NDArray[np.int64], va
         "trained": sum(each.numel() for each in state.parameters),
         "tokens": [len(ids) - validation, validation],
         "peak_own_bytes": memory.peak,
-        "peak_contexts_bytes": context_cache.context_bytes(len(ids) - 2, sum(state.model.context_widths)),
+        "context_bytes": context_cache.context_bytes(len(ids) - 2, model.num_layers * model.ctx_dim),
         "seconds": time.perf_counter() - began,
         "val_ppl": [each.val_ppl for each in results],
         "notes": state.notes,
@@ -159,7 +163,7 @@ def main() -> None:
             model, config, ids, asked.validation, Path(folder), vocab_size=asked.vocabulary, window=asked.window
         )
     print(json.dumps(found, indent=1))
-    print(f"peak {found['peak_own_bytes'] / 1e9:.2f} GB beside {found['peak_contexts_bytes'] / 1e9:.2f} GB of contexts")
+    print(f"peak {found['peak_own_bytes'] / 1e9:.2f} GB beside {found['context_bytes'] / 1e9:.2f} GB of contexts")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ Shape suffixes: B texts or segments, T time steps, N tokens of one text, D conte
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from torch import Tensor
 from .products import Packed, Plain, factor
 
 if TYPE_CHECKING:
-    from .fixed_point import ContextBlock
+    from .fixed_point import ContextBlock, Layer
 
 SEGMENT = 128
 """Tokens of a segment. Shorter ones spend a larger share of the time in further rounds."""
@@ -61,13 +61,16 @@ class _Steps:
     def __init__(self, block: "ContextBlock", inputs_TBX: Tensor) -> None:
         batch = inputs_TBX.shape[1]
         self.cells, self.shares = [], list[Tensor]()
-        for layer in block.layers:
-            residual = layer.residual and (factor(layer.residual.weight, batch), layer.residual.bias)
+        for layer in cast("list[Layer]", list(block.layers)):
+            residual = None
+            if layer.residual is not None:
+                residual = factor(layer.residual.weight, batch), layer.residual.bias
             norm = (layer.norm.weight, layer.norm.bias, layer.norm.eps)
             self.cells.append(_Cell(factor(layer.context_weight, batch), residual, norm))
-            token = layer.sizes[1] > 0
-            share = layer.token_share(inputs_TBX) if token else layer.mix.bias.expand(*inputs_TBX.shape[:2], -1)
-            self.shares.append(share)
+            if layer.sizes[1]:
+                self.shares.append(layer.token_share(inputs_TBX))
+            else:
+                self.shares.append(layer.mix.bias.expand(*inputs_TBX.shape[:2], -1))
 
     def step(self, time: int, context_BD: Tensor, rows: Any = slice(None)) -> list[Tensor]:
         """The contexts after each layer."""

@@ -123,6 +123,10 @@ class FixedPointModel(LanguageModel):
     """
 
     replayable: ClassVar[bool] = False
+    settled: Tensor
+    """Whether the context blocks have been taught (phase one): a truth value, saved with the weights."""
+    drawn_embedding: Tensor | None
+    """What contexts are made of, where the embedding is trained; also saved."""
 
     def __init__(
         self,
@@ -157,7 +161,6 @@ class FixedPointModel(LanguageModel):
         drawn = torch.empty(vocab_size, embed_dim) if train_embedding else None
         self.register_buffer("drawn_embedding", drawn)
         self.register_buffer("settled", torch.zeros((), dtype=torch.bool))
-        """Whether the context blocks have been taught (phase one); saved with the weights."""
 
     def features(
         self, tokens_BT: Tensor, state: FixedPointState | Contexts | None = None
@@ -170,7 +173,7 @@ class FixedPointModel(LanguageModel):
         inputs_TBX = self._inputs(tokens_TB, state.before_KB, trained=True)
         features_TBF = inputs_TBX
         for layer, context_TBw in zip(
-            self.token_layers, state.contexts_TBW.split(self.context_widths, -1), strict=True
+            self.token_layers, torch.split(state.contexts_TBW, self.context_widths, -1), strict=True
         ):
             features_TBF = layer(context_TBw, features_TBF, features_TBF)
         last_BD = state.contexts_TBW[-1, :, -self.ctx_dim :]
@@ -231,17 +234,17 @@ class FixedPointModel(LanguageModel):
     def take_embedding(self, weight_VE: Tensor) -> None:
         """Begin with an embedding from elsewhere."""
         self.embedding.weight.copy_(weight_VE)
-        if isinstance(self.drawn_embedding, Tensor):
+        if self.drawn_embedding is not None:
             self.drawn_embedding.copy_(weight_VE)
 
     def _inputs(self, tokens_TB: Tensor, before_KB: Tensor, trained: bool) -> Tensor:
         table_VE = self.embedding.weight
-        if not trained and isinstance(self.drawn_embedding, Tensor):
+        if not trained and self.drawn_embedding is not None:
             table_VE = self.drawn_embedding
         ids_SB = torch.cat([before_KB, tokens_TB])
         vectors_SBE = F.embedding(ids_SB.clamp(min=0), table_VE)
-        norm = (self.embed_norm.weight, self.embed_norm.bias) if trained else (None, None)
-        vectors_SBE = F.layer_norm(vectors_SBE, vectors_SBE.shape[2:], *norm, EPS)
+        gain, bias = (self.embed_norm.weight, self.embed_norm.bias) if trained else (None, None)
+        vectors_SBE = F.layer_norm(vectors_SBE, vectors_SBE.shape[2:], gain, bias, EPS)
         if self.num_input_tokens == 1:
             return vectors_SBE
         vectors_SBE = vectors_SBE * (ids_SB >= 0)[..., None]

@@ -69,7 +69,7 @@ def draw_fixed_point(model: FixedPointModel, init: Init, generator: torch.Genera
             layer.bias.zero_()
         if not isinstance(layer, nn.Linear):
             continue
-        if layer is model.output:
+        if name == "output":
             layer.weight.zero_()
             layer.bias.zero_()
         elif init == "original":

@@ -92,7 +92,7 @@ def room(shapes: Sequence[tuple[int, ...]], plan: CachePlan, device: str, folder
         with path.open("wb") as file:
             file.truncate(max(mmap.PAGESIZE, 4 * sum(sizes)))
         mapped = torch.from_numpy(np.memmap(path, dtype=np.float32, mode="r+"))
-        parts = mapped[: sum(sizes)].split(sizes)
+        parts = torch.split(mapped[: sum(sizes)], sizes)
         yield [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
     finally:
         path.unlink(missing_ok=True)

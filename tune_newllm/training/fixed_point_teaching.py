@@ -97,7 +97,7 @@ class Teacher:
             made = self._make(order[start : start + self._batch], self._config.noise)
             error, spread = self._losses(made)
             self._optimizer.zero_grad()
-            self._weighed(error, spread).backward()
+            torch.autograd.backward(self._weighed(error, spread))
             self._step()
             sums_4 += torch.stack([error, spread, error.new_ones(()), error.new_zeros(())]).detach() * len(made.token_M)
         with torch.no_grad():
@@ -115,7 +115,7 @@ class Teacher:
             error, spread = self._losses(made)
             loss = self._weighed(error, spread) / len(self._starts)
             if math.isfinite(loss.item()):
-                loss.backward()
+                torch.autograd.backward(loss)
                 seen = torch.stack([error, spread, error.new_ones(()), error.new_zeros(())]).detach()
                 sums_4 += seen * len(made.token_M)
             else:

@@ -50,7 +50,7 @@ class FixedPointForCausalLM(NewLLMForCausalLM):
     """A fixed-point model as a causal language model. Its state, [B, D + k - 1], is the context and the ids of the last
     k - 1 tokens, -1 before the start."""
 
-    config_class = FixedPointConfig
+    config_class = FixedPointConfig  # type: ignore[assignment]
 
     def __init__(self, config: FixedPointConfig) -> None:
         PreTrainedModel.__init__(self, config)
