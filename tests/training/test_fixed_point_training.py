@@ -114,20 +114,22 @@ def test_the_originals_procedure_is_the_originals(stream):
         torch.testing.assert_close(mine, its, rtol=0, atol=1e-4)
 
 
-def test_mended_contexts_are_what_the_taught_blocks_make_of_those_before(stream):
+@pytest.mark.parametrize("carries", [True, False], ids=["stream", "texts"])
+def test_mended_contexts_are_what_the_taught_blocks_make_of_those_before(carries, stream):
     """Undisturbed, by the weights as they are in the end, from zeros before the first token, in spite of the noise."""
     rows = stream(9)
-    taught, contexts, net = teacher(rows, True, replace(PHASE_ONE, threshold=1e-9))
+    taught, contexts, net = teacher(rows, carries, replace(PHASE_ONE, threshold=1e-9))
     steps = taught.iterations()
-    for row in steps:
-        before = contexts.clone().flatten(0, 1)
-        if row.iteration == 3:
-            break
+    while next(steps).iteration < 3:
+        pass
+    previous = contexts.roll(1, 1)
+    previous[:, 0] = 0
+    if carries:
+        previous[1:, 0] = contexts[:-1, -1]
     next(steps)
-    ids = torch.from_numpy(rows[:, :-1].astype(np.int64)).flatten()
-    previous = torch.cat([torch.zeros(1, 16), before[:-1]])
-    wanted = net.step(previous, net.context_inputs(ids[:, None], net.start(1, ids.device).before_KB)[:, 0])[ids > 0]
-    torch.testing.assert_close(contexts.flatten(0, 1)[ids > 0], wanted)
+    ids = torch.from_numpy(rows[:, :-1].astype(np.int64))
+    inputs = net.context_inputs(ids.t(), net.start(9, ids.device).before_KB).transpose(0, 1)
+    torch.testing.assert_close(contexts[ids > 0], net.step(previous[ids > 0], inputs[ids > 0]))
     assert not any(each.requires_grad for each in net.context_blocks.parameters())
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tune_newllm.errors import InfeasibleError
-from tune_newllm.models.context_scan import SEGMENT, SEGMENTS
+from tune_newllm.models import context_scan
 from tune_newllm.models.fixed_point import FixedPointModel, FixedPointState
 from tune_newllm.training.batches import ContextRows, Rows, Windows
 from tune_newllm.training.device import available_memory
@@ -118,7 +118,7 @@ def fill(model: FixedPointModel, rows: ContextRows, device: str, starts_ND: Tens
         starts_ND: contexts before the rows, or before the first where they carry on; None stands for zeros.
     """
     kind = "cuda" if torch.device(device).type == "cuda" else "cpu"
-    size = max(1, SEGMENT * SEGMENTS[kind] // rows.steps)
+    size = max(1, context_scan.SEGMENT * context_scan.SEGMENTS[kind] // rows.steps)
     width = rows.contexts.shape[-1]
     if starts_ND is None:
         starts_ND = model.start(1 if rows.carries else len(rows), torch.device(device)).context_BD
