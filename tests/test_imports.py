@@ -33,12 +33,14 @@ HEAVY = {
     "transformers": {"models", "artifacts", "data"},
     "datasets": {"data"},
     "plotly": {"analysis"},
+    "matplotlib": {"analysis"},
     "pandas": {"analysis", "data"},
     "pydantic": {"records", "sweep", "artifacts"},
     "click": {"cli"},
     "rich": {"cli", "data"},
     "scipy": {"sweep", "analysis"},
     "safetensors": {"training"},
+    "torchao": {"models", "artifacts"},
     "pyarrow": {"data"},
 }
 """Library -> the rooms that may import it."""

@@ -12,7 +12,7 @@ from tune_newllm.artifacts import export as export_module
 from tune_newllm.artifacts.checkpoint import load_checkpoint
 from tune_newllm.artifacts.compare import evaluate_checkpoint
 from tune_newllm.artifacts.export import export
-from tune_newllm.artifacts.generate import generate
+from tune_newllm.artifacts.generate import Sampling, generate
 from tune_newllm.errors import TuneError, UsageError
 
 FILES = {
@@ -80,7 +80,7 @@ def test_loads_where_this_package_is_not_installed(exported, checkpoint, tmp_pat
     ours = checkpoint.tokenizer.encode_prompt(prompt)
     assert theirs["ids"].tolist() == [ours]
     torch.testing.assert_close(theirs["logits"], checkpoint.model(torch.tensor([ours]))[0].detach())
-    assert theirs["text"] == generate(checkpoint.model, checkpoint.tokenizer, prompt, 8, temperature=0)
+    assert theirs["text"] == generate(checkpoint.model, checkpoint.tokenizer, prompt, Sampling(8, temperature=0))
 
 
 def test_exporting_is_silent(run, corpus, tmp_path, capfd):

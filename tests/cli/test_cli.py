@@ -87,10 +87,10 @@ def test_the_reading_commands_agree_on_the_best_trial(finished, call, tmp_path):
     code, out, _ = call(
         "evaluate", sweep / "best", sweep / "trials" / best["trial_id"], "--split", "validation", "--json"
     )
-    losses = [row["loss"] for row in json.loads(out).values()]
+    losses = [row["loss"] for row in json.loads(out)["scores"]]
     assert losses == pytest.approx([best["value"]] * 2, abs=1e-5)
     code, out, _ = call("evaluate", sweep / "best", "--json")
-    assert json.loads(out)[str(sweep / "best")]["loss"] == pytest.approx(status["test_loss"], abs=1e-5)
+    assert json.loads(out)["scores"][0]["loss"] == pytest.approx(status["test_loss"], abs=1e-5)
     code, out, _ = call("report", sweep, "--out", tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere" / "report.html").stat().st_size > 1_000_000
 
@@ -201,7 +201,10 @@ def test_train_counts_trains_continues_and_starts_from_a_checkpoint(sweep_file, 
     code, _, err = call("train", sweep_file, "--set", "training.lr=1e-3", "--to", "run")
     assert code == 2
     assert "training.lr" in err
-    code, out, _ = call("train", sweep_file, "--from", "run", "--to", "tuned", "--epochs", "1", "--json")
+    code, out, err = call("train", sweep_file, "--from", "run", "--to", "tuned", "--epochs", "1", "--json")
+    assert "whose 12 words number the corpus; all others are <UNK>: 0.0% of train and 0.0% of validation" in err
+    trained = json.loads((Path("run") / "configuration.json").read_text())
+    assert json.loads((Path("tuned") / "configuration.json").read_text())["corpus"] == trained["corpus"]
     first = json.loads(out)["history"][0]["val_loss"]
     fresh = json.loads(call("train", sweep_file, "--to", "fresh", "--epochs", "1", "--json")[1])["history"][0][
         "val_loss"
@@ -209,6 +212,35 @@ def test_train_counts_trains_continues_and_starts_from_a_checkpoint(sweep_file, 
     assert first < fresh
     code, _, err = call("train", sweep_file, "--from", "run", "--to", "x", "--set", "model.ctx_dim=4")
     assert code == 2
+    assert re.search("has model.ctx_dim: 8; the file must say the same", err)
+    assert not Path("x").exists()
+
+
+def test_train_on_other_words(sweep_file, call, tmp_path, monkeypatch):
+    """Two of the toy language's eight words and two of its own: the first two lose nothing, the others get rows."""
+    monkeypatch.chdir(tmp_path)
+    assert call("train", sweep_file, "--to", "run")[0] == 0
+    for split in ("train", "validation"):
+        Path(f"{split}.txt").write_text("bal ho dor hi ho\n" * 70)
+    other = "corpus={name: text, train: train.txt, validation: validation.txt, window: 16}"
+    asked = ("train", sweep_file, "--set", other, "--from", "run", "--to", "tuned")
+    code, _, err = call(*asked, "--dry-run")
+    assert "all others are <UNK>: 50.0% of train and 50.0% of validation (--new-words N gives" in err
+    code, out, err = call(*asked, "--new-words", "1", "--epochs", "1", "--json")
+    assert "1 more got rows of their own, all others are <UNK>: 16.7% of train" in err
+    before = float(re.search(r"epoch   0  val ([0-9.]+)", err)[1])
+    assert json.loads(out)["history"][0]["val_loss"] < before
+    # The checkpoint is needed no more.
+    shutil.rmtree("run")
+    code, out, err = call(*asked, "--new-words", "1", "--epochs", "2", "--json")
+    assert (code, len(json.loads(out)["history"])) == (0, 2)
+    assert "epoch   0" not in err
+    tokenizer = json.loads(Path("tuned/tokenizer.json").read_text())
+    assert tokenizer["model"]["vocab"]["ho"] == 12
+    code, _, err = call("train", sweep_file, "--new-words", "1", "--to", "x")
+    assert (code, "give it with --from" in err) == (2, True)
+    code, _, err = call("train", sweep_file, "--from", "gone", "--to", "x")
+    assert (code, "gone is no checkpoint that can be read" in err) == (2, True)
     assert not Path("x").exists()
 
 

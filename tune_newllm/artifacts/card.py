@@ -50,6 +50,13 @@ padded on the left.
 """
 
 
+_WEIGHTS = {
+    None: "float32",
+    "weights": "int8 in the linear layers, else float32; loading needs torchao",
+    "dynamic": "int8 in the linear layers, whose inputs are rounded too, else float32; loading needs torchao",
+}
+
+
 def model_card(checkpoint: Checkpoint, corpus: PreparedCorpus, validation: Score, test: Score | None) -> str:
     """Markdown with the checkpoint's figures."""
     scores = {"validation": validation} | ({"test": test} if test else {})
@@ -61,6 +68,7 @@ def model_card(checkpoint: Checkpoint, corpus: PreparedCorpus, validation: Score
         + (f", of which the first {samples:,} texts at most" if samples else ""),
         "vocabulary": f"{checkpoint.vocab_size:,} words",
         "model": f"{kind.shape}, {'tied output, ' if model.tied else ''}dropout {model.dropout}",
+        "weights": _WEIGHTS[checkpoint.int8],
         "optimizer": f"{training.optimizer}, learning rate {training.lr:g} (rules: {training.lr_rule} for "
         f"the batch size, {training.lr_size_rule} for the model size), "
         f"batch {training.batch_size}",
@@ -95,6 +103,16 @@ def _kind(model: ModelConfig) -> _Kind:
             "",
             f"embedding {model.embed_dim}, hidden {model.hidden_dim}, {model.num_layers} layers of {model.num_heads} "
             f"heads, {model.num_positions} positions, GPT-2's own init",
+        )
+    if model.family == "fixed_point":
+        return _Kind(
+            "New-LLM with fixed-point contexts",
+            "- new-llm\n- recurrent",
+            f"A language model whose contexts of {model.ctx_dim} numbers were learned before its predictions.\n"
+            "Each word costs the same, however long the text before it is.",
+            ", trust_remote_code=True",
+            f"embedding {model.embed_dim}, context {model.ctx_dim}, {model.num_layers} layers, "
+            f"{model.num_input_tokens} tokens a step, init {model.init}",
         )
     return _Kind(
         "New-LLM",

@@ -4,23 +4,22 @@
 """
 
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor
 
+from tune_newllm.artifacts.quantize import Int8, insert_flattened, int8_of
 from tune_newllm.data.tokenizer import Tokenizer
 from tune_newllm.data.vocabulary import load_tokenizer
-from tune_newllm.errors import CheckpointError, DamagedCheckpointError
+from tune_newllm.errors import CheckpointError
 from tune_newllm.models import LanguageModel, build
-from tune_newllm.training.checkpoints import WEIGHTS, best_weights
+from tune_newllm.training.checkpoints import WEIGHTS, saved_weights
 from tune_newllm.training.config import Configuration
 from tune_newllm.training.run import CONFIGURATION
 from tune_newllm.training.weights import insert_weights, read_tensors
 
-_log = logging.getLogger(__name__)
 _CONFIGURATION: TypeAdapter[Configuration] = TypeAdapter(Configuration)
 
 
@@ -34,6 +33,8 @@ class Checkpoint:
     configuration: Configuration
     vocab_size: int
     folder: Path
+    int8: Int8 | None = None
+    """How its weights are quantised: such a model can be used, but not trained."""
 
 
 def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
@@ -53,28 +54,23 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
             f"{folder} mixes two checkpoints: its tokenizer numbers {len(tokenizer)}, its configuration {vocab_size}"
         )
     model = build(configuration.model, vocab_size, seed=0)
-    insert_weights(folder, _weights(folder), model)
+    int8 = int8_of(_hugging_face_config(folder))
+    if int8:
+        insert_flattened(model, *read_tensors(folder / WEIGHTS))
+    else:
+        insert_weights(folder, saved_weights(folder), model)
     model.to(device).eval()
-    return Checkpoint(model, tokenizer, configuration, vocab_size, folder)
+    return Checkpoint(model, tokenizer, configuration, vocab_size, folder, int8)
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
-    fault: CheckpointError
+def _hugging_face_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of an export; empty where there is none."""
     try:
-        if (folder / WEIGHTS).exists():
-            return read_tensors(folder / WEIGHTS)[0]
-        fault = CheckpointError(
-            f"{folder} has no {WEIGHTS}: weights are written after the first epoch, and a sweep keeps those of its "
-            "best trials; give another checkpoint"
-        )
-    except DamagedCheckpointError as error:
-        fault = error
-    weights = best_weights(folder)
-    if weights is None:
-        raise fault
-    what = "damaged" if isinstance(fault, DamagedCheckpointError) else "missing"
-    _log.warning("%s is %s: the weights of the best epoch come from the training state", folder / WEIGHTS, what)
-    return weights
+        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} is damaged ({type(error).__name__}: {error})") from None
 
 
 def read_configuration(folder: Path) -> Configuration:

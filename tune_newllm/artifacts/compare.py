@@ -2,15 +2,19 @@
 
 import contextlib
 import json
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from tune_newllm.artifacts.checkpoint import Checkpoint
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import PreparedCorpus, open_prepared, prepare
+from tune_newllm.data.tokenizer import UNK, Tokenizer
 from tune_newllm.errors import CheckpointError, CorpusError, UsageError
-from tune_newllm.training.loop import evaluate
+from tune_newllm.training.metrics import Evaluation, evaluate
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,13 @@ class Score:
     """Targets per second of evaluation."""
     same_corpus: bool
     """Whether this is the corpus of the training, as far as the checkpoint's fingerprint or else its words can tell."""
+    unk_share: float
+    """Share of the targets that are `<UNK>`: words that the model need not tell from each other."""
+    nats_per_word: float | None
+    """Sum of all losses over the words between white space, ends of texts among the losses: this compares models with
+    different vocabularies. None where not every token of the texts is a target once."""
+    bits_per_word: float | None
+    """The same in bits."""
 
 
 def evaluate_checkpoint(checkpoint: Checkpoint, split: str = "test", corpus: PreparedCorpus | None = None) -> Score:
@@ -43,24 +54,23 @@ def evaluate_checkpoint(checkpoint: Checkpoint, split: str = "test", corpus: Pre
         CheckpointError: the corpus given is numbered by another vocabulary than the checkpoint's.
         UsageError: the corpus has no such split.
     """
-    measured = corpus or corpus_of(checkpoint)
-    same_words = _same_vocabulary(checkpoint, measured)
+    own = corpus or corpus_of(checkpoint)
+    same_words = _same_vocabulary(checkpoint, own)
     if corpus is not None and not same_words:
         raise CheckpointError(
             f"{checkpoint.folder} has another vocabulary than the corpus {corpus.folder}: "
             "measure it on the corpus it was trained on"
         )
-    if not same_words:
-        # The model began as another checkpoint and kept its words, or the corpus has changed since.
-        measured = prepare(_as_prepared(checkpoint), tokenizer=checkpoint.tokenizer)
+    measured = own if same_words else _recut(checkpoint)
     windows = {"test": measured.test, "validation": measured.validation}[split]
     if windows is None:
         raise UsageError(f"the corpus of {checkpoint.folder} has no test split: evaluate --split validation")
     device = str(next(checkpoint.model.parameters()).device)
     began = time.perf_counter()
-    figures = evaluate(checkpoint.model, windows, device=device)
+    figures = evaluate(checkpoint.model, windows, device=device, carries=measured.carries)
     seconds = time.perf_counter() - began
     trained_on = _recorded(checkpoint).get("fingerprint")
+    nats_per_word = _nats_per_word(measured, split, figures)
     return Score(
         loss=figures.loss,
         ppl=figures.ppl,
@@ -69,7 +79,34 @@ def evaluate_checkpoint(checkpoint: Checkpoint, split: str = "test", corpus: Pre
         targets=figures.targets,
         tokens_per_s=figures.targets / seconds,
         same_corpus=measured.fingerprint == trained_on if trained_on else same_words,
+        unk_share=float(np.count_nonzero(windows[:, 1:] == UNK) / figures.targets),
+        nats_per_word=nats_per_word,
+        bits_per_word=None if nats_per_word is None else nats_per_word / math.log(2),
     )
+
+
+def _nats_per_word(corpus: PreparedCorpus, split: str, figures: Evaluation) -> float | None:
+    stats, asked = corpus.stats[split], json.loads((corpus.folder / "meta.json").read_text(encoding="utf-8"))["corpus"]
+    # All tokens but each text's first, or but the first of all, where texts follow each other as one stream.
+    once = stats["tokens"] - (1 if corpus.carries else stats["texts"])
+    if asked.get("max_tokens") is not None or figures.targets != once or not stats["words"]:
+        return None
+    return figures.loss * figures.targets / stats["words"]
+
+
+def measurable_corpus(checkpoint: Checkpoint) -> PreparedCorpus:
+    """The corpus of `corpus_of`, cut anew in the checkpoint's vocabulary where it has another.
+
+    Raises:
+        CorpusError: the corpus cannot be prepared.
+    """
+    own = corpus_of(checkpoint)
+    return own if _same_vocabulary(checkpoint, own) else _recut(checkpoint)
+
+
+def _recut(checkpoint: Checkpoint) -> PreparedCorpus:
+    """Of a model that began as another checkpoint and kept its words, or whose corpus has changed since."""
+    return prepare(_as_prepared(checkpoint), tokenizer=checkpoint.tokenizer)
 
 
 def corpus_of(checkpoint: Checkpoint) -> PreparedCorpus:
@@ -106,5 +143,9 @@ def _recorded(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _same_vocabulary(checkpoint: Checkpoint, corpus: PreparedCorpus) -> bool:
-    ours, theirs = (each.tokenizer.decode(range(len(each.tokenizer))) for each in (checkpoint, corpus))
-    return ours == theirs
+    return vocabulary_of(checkpoint.tokenizer) == vocabulary_of(corpus.tokenizer)
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> Any:
+    """All that decides which ids a text gets; equal where two models' losses per token may be compared."""
+    return json.loads(tokenizer.to_json())["model"]

@@ -1,13 +1,14 @@
 """A checkpoint as a folder that Hugging Face transformers loads without this package."""
 
 import contextlib
+import copy
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,21 @@ from tune_newllm.artifacts.card import model_card
 from tune_newllm.artifacts.checkpoint import Checkpoint, load_checkpoint
 from tune_newllm.artifacts.compare import evaluate_checkpoint
 from tune_newllm.artifacts.generate import NEVER_SAMPLED
+from tune_newllm.artifacts.quantize import (
+    FAMILIES,
+    Int8,
+    flatten,
+    quantise,
+    quantization_config,
+    verdict,
+)
+from tune_newllm.artifacts.sizes import stored_bytes
 from tune_newllm.data.corpora import PreparedCorpus
 from tune_newllm.data.tokenizer import BOS, EOS, PAD, SPECIAL, UNK
 from tune_newllm.errors import TuneError, UsageError
-from tune_newllm.models import context_vector, products, protocol, recurrence
+from tune_newllm.models import config as model_config
+from tune_newllm.models import context_scan, context_vector, fixed_point, products, protocol, recurrence
+from tune_newllm.models.torchao import load_torchao
 from tune_newllm.training.batches import to_tensors
 from tune_newllm.training.checkpoints import WEIGHTS
 from tune_newllm.training.device import resolve_device
@@ -27,14 +39,61 @@ from tune_newllm.training.loop import evaluate
 from tune_newllm.training.run import CONFIGURATION
 from tune_newllm.training.weights import save_weights
 
-_CODE = [
-    Path(__file__).parent / "hf" / "modeling_new_llm.py",
+_HF = Path(__file__).parent / "hf"
+_NEW_LLM = [
+    _HF / "modeling_new_llm.py",
     *(Path(str(module.__file__)) for module in (context_vector, products, protocol, recurrence)),
 ]
-"""What a New-LLM needs in its folder, as transformers has no model of that kind."""
+_FIXED_POINT = [
+    _HF / "modeling_fixed_point.py",
+    *(Path(str(module.__file__)) for module in (model_config, context_scan, fixed_point)),
+    *_NEW_LLM,
+]
+
+
+class _Own(NamedTuple):
+    """What transformers needs for a family of which it has no model."""
+
+    code: list[Path]
+    """Files, in the first of which its classes are."""
+    name: str
+    """What these are called by."""
+    model_type: str
+    shape: tuple[str, ...]
+    """Fields of the model's configuration that they read."""
+
+
+_OWN = {
+    "context_vector": _Own(
+        _NEW_LLM,
+        "NewLLM",
+        "new_llm",
+        ("embed_dim", "hidden_dim", "ctx_dim", "num_layers", "dropout", "ffn", "tied"),
+    ),
+    "fixed_point": _Own(
+        _FIXED_POINT,
+        "FixedPoint",
+        "new_llm_fixed_point",
+        (
+            *("embed_dim", "ctx_dim", "num_layers", "num_input_tokens", "token_input_all_layers", "blocks", "tied"),
+            "train_embedding",
+        ),
+    ),
+}
 _TOLERANCE = 1e-4
 """Largest difference allowed between a logit (or the validation loss) before and after the export."""
 _IDS = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
+
+
+@dataclass(frozen=True)
+class Int8Change:
+    """The model before it was quantised, and what the original research says of the change in perplexity."""
+
+    kind: Int8
+    fp32_bytes: int
+    fp32_val_loss: float
+    fp32_val_ppl: float
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -49,9 +108,15 @@ class ExportResult:
     val_ppl: float
     test_loss: float | None
     test_ppl: float | None
+    weight_bytes: int
+    """Of the weights that were written."""
+    int8: Int8Change | None
+    """What quantising has changed; None where nothing was quantised."""
 
 
-def export(checkpoint: Path, to: Path, *, corpus: PreparedCorpus, provenance: dict[str, Any]) -> ExportResult:
+def export(
+    checkpoint: Path, to: Path, *, corpus: PreparedCorpus, provenance: dict[str, Any], int8: Int8 | None = None
+) -> ExportResult:
     """Write a checkpoint for transformers, then load what was written and compare it with the original.
 
     The folder appears under its name only when it is complete and has passed.
@@ -61,15 +126,17 @@ def export(checkpoint: Path, to: Path, *, corpus: PreparedCorpus, provenance: di
         to: folder to make; it must not exist, or be empty.
         corpus: the one that the checkpoint was trained on; its validation and test splits are measured.
         provenance: JSON types, written beside the weights; `trial` names the trial.
+        int8: quantise what is written, and measure both.
 
     Raises:
-        UsageError: `to` is taken or cannot be written.
+        UsageError: `to` is taken or cannot be written, or the model cannot be quantised.
         CheckpointError: the checkpoint is missing, damaged or does not belong to the corpus.
         TuneError: transformers gets other numbers from the written folder.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UsageError(f"{to} exists and is not empty: give a new folder")
-    loaded = load_checkpoint(checkpoint, resolve_device("auto"))
+    trained = load_checkpoint(checkpoint, resolve_device("auto"))
+    loaded = _quantised(trained, int8) if int8 else trained
     validation = evaluate_checkpoint(loaded, "validation", corpus)
     test = None if corpus.test is None else evaluate_checkpoint(loaded, "test", corpus)
     card = model_card(loaded, corpus, validation, test)
@@ -81,12 +148,30 @@ def export(checkpoint: Path, to: Path, *, corpus: PreparedCorpus, provenance: di
         val_ppl=validation.ppl,
         test_loss=test.loss if test else None,
         test_ppl=test.ppl if test else None,
+        weight_bytes=stored_bytes(loaded.model),
+        int8=_change(trained, corpus, int8, validation.ppl) if int8 else None,
     )
     with _draft(to) as draft:
         _write(draft, loaded, provenance | {"corpus_fingerprint": corpus.fingerprint}, card)
         _write_json(draft / "summary.json", asdict(result))
         _verify(draft, loaded, corpus, validation.loss)
     return result
+
+
+def _quantised(checkpoint: Checkpoint, int8: Int8) -> Checkpoint:
+    family = checkpoint.configuration.model.family
+    if family not in FAMILIES:
+        raise UsageError(f"int8 is there for {' and '.join(FAMILIES)} only, got {family}: export it without")
+    if checkpoint.int8:
+        raise UsageError(f"{checkpoint.folder} is int8 already: give the checkpoint that it was made from")
+    model = copy.deepcopy(checkpoint.model)
+    quantise(model, int8)
+    return replace(checkpoint, model=model, int8=int8)
+
+
+def _change(trained: Checkpoint, corpus: PreparedCorpus, int8: Int8, ppl: float) -> Int8Change:
+    before = evaluate_checkpoint(trained, "validation", corpus)
+    return Int8Change(int8, stored_bytes(trained.model), before.loss, before.ppl, verdict(before.ppl, ppl))
 
 
 @contextlib.contextmanager
@@ -108,9 +193,11 @@ def _draft(to: Path) -> Iterator[Path]:
 
 
 def _write(folder: Path, checkpoint: Checkpoint, provenance: dict[str, Any], card: str) -> None:
-    for source in (*(_CODE if _brings_code(checkpoint) else ()), checkpoint.folder / CONFIGURATION):
+    own = _OWN.get(checkpoint.configuration.model.family)
+    for source in (*(own.code if own else ()), checkpoint.folder / CONFIGURATION):
         shutil.copyfile(source, folder / source.name)
-    save_weights(checkpoint.model.state_dict(), folder / WEIGHTS)
+    weights, metadata = flatten(checkpoint.model) if checkpoint.int8 else (checkpoint.model.state_dict(), {})
+    save_weights(weights, folder / WEIGHTS, metadata)
     checkpoint.tokenizer.save(folder)
     _drop_eos(folder / "tokenizer.json")
     tokenizer_config = {
@@ -119,36 +206,31 @@ def _write(folder: Path, checkpoint: Checkpoint, provenance: dict[str, Any], car
         "padding_side": "left",
     }
     positions = checkpoint.configuration.model.num_positions
-    length = {"max_new_tokens": 60} if _brings_code(checkpoint) else {"max_length": positions}
+    length = {"max_new_tokens": 60} if own else {"max_length": positions}
     generation = {**_IDS, "suppress_tokens": list(NEVER_SAMPLED), **length, "use_cache": True}
-    _write_json(folder / "config.json", _model_config(checkpoint))
+    quantised = {"quantization_config": quantization_config(checkpoint.int8)} if checkpoint.int8 else {}
+    _write_json(folder / "config.json", _model_config(checkpoint) | quantised)
     _write_json(folder / "tokenizer_config.json", tokenizer_config)
     _write_json(folder / "generation_config.json", generation)
     _write_json(folder / "provenance.json", provenance)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _brings_code(checkpoint: Checkpoint) -> bool:
-    return checkpoint.configuration.model.family != "gpt2"
-
-
 def _model_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """What `config.json` says."""
-    if not _brings_code(checkpoint):
-        config: dict[str, Any] = checkpoint.model.transformer.config.to_dict()
-        return config | {"architectures": ["GPT2LMHeadModel"], "dtype": "float32", **_IDS}
+    own = _OWN.get(checkpoint.configuration.model.family)
+    if own is None:
+        theirs: dict[str, Any] = checkpoint.model.transformer.config.to_dict()
+        return theirs | {"architectures": ["GPT2LMHeadModel"], "dtype": "float32", **_IDS}
     model = asdict(checkpoint.configuration.model)
-    shape = ("embed_dim", "hidden_dim", "ctx_dim", "num_layers", "dropout", "ffn", "tied")
+    place = f"{own.code[0].stem}.{own.name}"
     return {
-        "architectures": ["NewLLMForCausalLM"],
-        "auto_map": {
-            "AutoConfig": "modeling_new_llm.NewLLMConfig",
-            "AutoModelForCausalLM": "modeling_new_llm.NewLLMForCausalLM",
-        },
-        "model_type": "new_llm",
+        "architectures": [f"{own.name}ForCausalLM"],
+        "auto_map": {"AutoConfig": f"{place}Config", "AutoModelForCausalLM": f"{place}ForCausalLM"},
+        "model_type": own.model_type,
         "dtype": "float32",
         "vocab_size": checkpoint.vocab_size,
-        **{name: model[name] for name in shape},
+        **{name: model[name] for name in own.shape},
         **_IDS,
     }
 
@@ -181,11 +263,14 @@ class _OnlyLogits(nn.Module):
 def _verify(folder: Path, checkpoint: Checkpoint, corpus: PreparedCorpus, val_loss: float) -> None:
     """Raise TuneError unless transformers reads the folder to the same token ids, logits and validation loss."""
     device = str(next(checkpoint.model.parameters()).device)
-    exported, tokenizer = _load_with_transformers(folder, _brings_code(checkpoint))
+    exported, tokenizer = _load_with_transformers(folder, checkpoint.configuration.model.family in _OWN)
     model = _OnlyLogits(exported.to(device)).eval()
     tokens_BT, _ = to_tensors(corpus.validation[:8], device)
     with torch.no_grad():
         logits_difference = (checkpoint.model(tokens_BT)[0] - model(tokens_BT)[0]).abs().max().item()
+    if corpus.carries:
+        # Of a model behind transformers' interface every row is read from the start of a text.
+        val_loss = evaluate(checkpoint.model, corpus.validation, device=device).loss
     loss_difference = abs(evaluate(model, corpus.validation, device=device).loss - val_loss)
     text = checkpoint.tokenizer.decode(corpus.validation[0].tolist(), skip_special=True)
     same_ids = tokenizer(text)["input_ids"] == checkpoint.tokenizer.encode_prompt(text)
@@ -198,6 +283,7 @@ def _verify(folder: Path, checkpoint: Checkpoint, corpus: PreparedCorpus, val_lo
 
 
 def _load_with_transformers(folder: Path, code: bool) -> tuple[nn.Module, Any]:
+    load_torchao()
     with _quiet_transformers():
         from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -11,7 +11,8 @@ from contextlib import suppress
 import click
 
 from tune_newllm import __version__
-from tune_newllm.cli.checkpoints import evaluate, export, generate
+from tune_newllm.cli.checkpoints import export, generate
+from tune_newllm.cli.evaluation import evaluate
 from tune_newllm.cli.resuming import extend, resume
 from tune_newllm.cli.schema import schema
 from tune_newllm.cli.sweeps import report, search, status

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .protocol import LanguageModel, Signals, effective_rank
-from .recurrence import Cell, read, scan
+from .recurrence import LIMIT, Cell, read, scan
 
 
 class _Linear(nn.Linear):
@@ -88,9 +88,12 @@ class ContextVectorModel(LanguageModel):
         """As the protocol says."""
         if state_BC is None:
             state_BC = self._start(len(tokens_BT), tokens_BT.device)
-        inputs_TBH, cell = self._cell(tokens_BT)
-        dropout = self.dropout if self.training else 0.0
-        hidden_TBH, state_BC = scan(inputs_TBH, state_BC, cell, dropout, self.dropout_generator)
+        if self._is_quantised:
+            hidden_TBH, state_BC = self._read_by_layers(tokens_BT, state_BC)
+        else:
+            inputs_TBH, cell = self._cell(tokens_BT)
+            dropout = self.dropout if self.training else 0.0
+            hidden_TBH, state_BC = scan(inputs_TBH, state_BC, cell, dropout, self.dropout_generator)
         return self.output.features(hidden_TBH) if isinstance(self.output, _TiedOutput) else hidden_TBH, state_BC
 
     def head(self) -> tuple[Tensor, Tensor]:
@@ -114,6 +117,26 @@ class ContextVectorModel(LanguageModel):
             ctx_norm=contexts_NC.norm(dim=1).mean().item(),
             ctx_rank=effective_rank(contexts_NC),
         )
+
+    @property
+    def _is_quantised(self) -> bool:
+        """Whether weights are tensors of a quantiser's own kind, with which only a layer can multiply."""
+        return type(self.gates.weight.data) is not Tensor
+
+    @torch.no_grad()
+    def _read_by_layers(self, tokens_BT: Tensor, state_BC: Tensor) -> tuple[Tensor, Tensor]:
+        """The equations as they stand, by calling the layers: what `scan` gives without dropout, and slower."""
+        hidden = []
+        for tokens_B in tokens_BT.unbind(1):
+            hidden_BH = torch.cat([self.embedding(tokens_B), state_BC], dim=1)
+            for layer in self.layers:
+                units_BH = layer(hidden_BH).relu()
+                residual = self.ffn == "residual" and layer is not self.layers[0]
+                hidden_BH = hidden_BH + units_BH if residual else units_BH
+            delta, f, g = self.gates(hidden_BH).chunk(3, dim=1)
+            state_BC = self.norm(f.sigmoid() * state_BC + g.sigmoid() * delta).clamp(-LIMIT, LIMIT)
+            hidden.append(hidden_BH)
+        return torch.stack(hidden), state_BC
 
     def _start(self, batch: int, device: torch.device) -> Tensor:
         """The context at the start of a text."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .protocol import Init, LanguageModel, Signals
+from .torchao import load_torchao
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, GPT2Config
@@ -47,6 +48,7 @@ class GPT2(LanguageModel):
     that cannot be recorded."""
 
     def __init__(self, config: "GPT2Config") -> None:
+        load_torchao()
         from transformers import GPT2Model
 
         super().__init__()

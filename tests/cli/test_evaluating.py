@@ -1,0 +1,92 @@
+"""`evaluate`, `export` and `generate` on checkpoints of single runs."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from tune_newllm.cli.checkpoints import export, generate
+from tune_newllm.cli.evaluation import evaluate
+from tune_newllm.cli.training import train
+from tune_newllm.errors import TuneError
+
+SPEC = """\
+corpus: {{name: text, train: {name}.txt, validation: {name}.txt, test: {name}.txt, window: 16, vocab_size: 40}}
+model: {{embed_dim: 8, hidden_dim: 16, ctx_dim: 8, num_layers: 1}}
+training: {{epochs: 4, batch_size: 8, lr: 2e-2, precision: fp32, micro_batch: 64, device: cpu}}
+method: random
+parameters: {{training.lr: {{values: [2e-2]}}}}
+run_cap: 1
+"""
+TEXTS = {"old": "ba de fi go ba de fi go hu\n", "new": "go ba go ba fi fi de de de\n"}
+
+
+def call(command, *args):
+    """What a command prints on stdout and on stderr."""
+    ended = CliRunner().invoke(command, [*map(str, args)], standalone_mode=False)
+    if ended.exception:
+        raise ended.exception
+    return ended.stdout, ended.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Two corpora, a model of the first, and the same model trained on with the second."""
+    folder = tmp_path_factory.mktemp("forgetting")
+    for name, text in TEXTS.items():
+        (folder / f"{name}.txt").write_text(text * 60)
+        (folder / f"{name}.yaml").write_text(SPEC.format(name=name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        call(train, "old.yaml", "--to", "before")
+        call(train, "new.yaml", "--from", "before", "--to", "after")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(place, monkeypatch):
+    monkeypatch.chdir(place)
+
+
+def test_forgetting_shows_in_a_column_for_each_corpus():
+    asked = ("before", "after", "--corpus", "old.yaml", "--corpus", "new.yaml")
+    out, _ = call(evaluate, *asked, "--prompt", "ba de")
+    ppl = {
+        (row["checkpoint"], row["corpus"]): row["ppl"]
+        for row in json.loads(call(evaluate, *asked, "--json")[0])["scores"]
+    }
+    assert ppl["after", "old"] > 1.5 * ppl["before", "old"]
+    assert ppl["after", "new"] < ppl["before", "new"] / 1.5
+    table = out.split("perplexity, and how far it is from the first one's\n")[1].splitlines()
+    assert table[0].split() == ["old", "new"]
+    assert table[1].split()[0] == "before"
+    assert table[2].startswith("after")
+    assert table[2].count(" %)") == 2
+    assert "'ba de'" in out
+    assert max(map(len, out.splitlines()[3:])) <= 100
+
+
+def test_a_corpus_by_its_file_is_cut_as_the_training_was(place):
+    row = json.loads(call(evaluate, "before", "--corpus", "new.txt", "--json")[0])["scores"][0]
+    other = json.loads(call(evaluate, "before", "--corpus", "new.yaml", "--json")[0])["scores"][0]
+    assert (row["corpus"], row["window"]) == ("new.txt", 16)
+    assert row["loss"] == other["loss"]
+    with pytest.raises(TuneError, match="there is no corpus 'mew'"):
+        call(evaluate, "before", "--corpus", "mew")
+
+
+def test_int8_from_a_run_is_measured_beside_it_and_goes_on_with_texts(tmp_path):
+    out, _ = call(export, "before", "--int8", "--to", tmp_path / "small")
+    assert "int8: " in out
+    assert "MiB of weights, validation perplexity" in out
+    page = tmp_path / "page.html"
+    out, _ = call(evaluate, "before", tmp_path / "small", "--html", page)
+    assert "int8 takes small from" in out
+    assert page.exists()
+    text, _ = call(generate, tmp_path / "small", "--prompt", "ba de", "--temperature", "0", "--tokens", "4")
+    assert text.startswith("ba de")
+
+
+def test_export_of_a_run_takes_no_trial(tmp_path):
+    with pytest.raises(TuneError, match="leave --trial out"):
+        call(export, "before", "--trial", "t0000", "--to", tmp_path / "small")

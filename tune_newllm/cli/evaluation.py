@@ -1,0 +1,118 @@
+"""The command that measures checkpoints side by side."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tune_newllm.cli.options import json_option
+from tune_newllm.cli.text import place, warn
+
+if TYPE_CHECKING:
+    from tune_newllm.artifacts.evaluation import Asked
+
+
+@click.command()
+@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True)
+@click.option(
+    "--corpus",
+    "corpora",
+    multiple=True,
+    metavar="SPEC|NAME|FILE",
+    help="Measure on this corpus: a sweep file's, one by name, or a text file. May be given several times.",
+)
+@click.option("--prompt", "prompts", multiple=True, help="Text to continue; several times, by default of the corpus.")
+@click.option("--tokens", type=click.IntRange(1), default=30, show_default=True, help="Most tokens to add.")
+@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 takes the likeliest.")
+@click.option("--top-k", type=click.IntRange(1), help="Draw from the k likeliest tokens only.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw from the likeliest share p only.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--allow-special", is_flag=True, help="Let <PAD>, <UNK> and <BOS> be chosen.")
+@click.option("--speed", is_flag=True, help="Measure speed and memory too: seconds to minutes.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with tables and figures.")
+@json_option
+def evaluate(
+    checkpoints: tuple[Path, ...],
+    split: str,
+    corpora: tuple[str, ...],
+    prompts: tuple[str, ...],
+    tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int,
+    allow_special: bool,
+    speed: bool,
+    device: str,
+    html: Path | None,
+    as_json: bool,
+) -> int:
+    """Measure checkpoints side by side: exact perplexity and accuracy, texts, and with --speed time and memory.
+
+    Each is measured on the corpus of its training, or all on the same: --corpus, in each one's own vocabulary.
+
+    \b
+      python -m tune_newllm evaluate sweeps/lr_batch/best my-model --speed --html comparison.html
+      python -m tune_newllm evaluate before after --corpus old.yaml --corpus new.yaml
+    """
+    from analysis.evaluation import said
+    from tune_newllm.artifacts.evaluation import evaluate_all
+    from tune_newllm.artifacts.generate import Sampling
+    from tune_newllm.cli.evaluation_tables import tables
+    from tune_newllm.training.device import resolve_device
+
+    found = evaluate_all(
+        checkpoints,
+        corpora=[_asked(text) for text in corpora],
+        split=split,
+        prompts=prompts,
+        sampling=Sampling(tokens, temperature, top_k, top_p, seed, allow_special),
+        speed=speed,
+        device=resolve_device(device),
+    )
+    paths = {row["name"]: row["path"] for row in found["checkpoints"]}
+    strange = [row for row in found["scores"] if not corpora and not row["same_corpus"]]
+    warn(
+        f"{paths[row['checkpoint']]}: this may not be the text of its training; its words were used" for row in strange
+    )
+    found["said"] = said(found)
+    if html:
+        from analysis import write_evaluation
+
+        write_evaluation(found, html)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return 0
+    click.echo(tables(found))
+    if html:
+        click.echo(f"\npage  {place(html)}")
+    return 0
+
+
+def _asked(text: str) -> "Asked":
+    """The corpus that a user means: a sweep file's, a text file, or one by its name."""
+    from tune_newllm.artifacts.evaluation import Asked
+    from tune_newllm.data.config import CorpusConfig
+
+    path = Path(text)
+    if path.suffix in (".yaml", ".yml"):
+        from tune_newllm.sweep.loading import load_spec
+
+        config = load_spec(path, []).model_copy(update={"parameters": {}}).configuration().corpus
+        return Asked(path.stem, lambda _: config)
+    files: dict[str, str | None] = dict.fromkeys(("train", "validation", "test"))
+    if path.is_file():
+        name, files = "text", dict.fromkeys(files, text)
+    else:
+        name = text
+
+    def config_of(window: CorpusConfig) -> CorpusConfig:
+        """The corpus cut into windows as a checkpoint's own."""
+        turns = "plain" if path.suffix == ".txt" else window.turns
+        return replace(window, name=name, field="text", turns=turns, **files)
+
+    return Asked(path.name if path.is_file() else text, lambda checkpoint: config_of(checkpoint.configuration.corpus))
