@@ -17,6 +17,7 @@ from tune_newllm.models import context_scan as scans
 from tune_newllm.training import context_cache as cache
 from tune_newllm.training import fixed_point as phases
 from tune_newllm.training import fixed_point_checks as checks
+from tune_newllm.training import metrics
 from tune_newllm.training.batches import ContextRows
 from tune_newllm.training.config import EarlyStoppingConfig, TrainingConfig
 from tune_newllm.training.fixed_point_config import FixedPointConfig
@@ -219,6 +220,7 @@ def test_contexts_from_the_cache_are_those_that_are_read_again(
     """In memory or on disk, for every row, and so in evaluation too."""
     monkeypatch.setattr(scans, "SEGMENT", 7)
     monkeypatch.setattr(scans, "SEGMENTS", {"cpu": 5})
+    monkeypatch.setattr(metrics, "EVALUATION_ROWS", {"cpu": 2})
     rows, held_out = (stream(9), stream(5, seed=1)) if carries else (windows(9), windows(5, seed=1))
     net = model(**variant)
     torch.nn.init.normal_(net.output.weight, generator=torch.Generator().manual_seed(0))
