@@ -82,8 +82,9 @@ def _on_margin(content: Mapping[str, Any]) -> list[str]:
     if content["margin"] is None:
         return ["No other configuration ran to its end, so there is nothing to compare it with."]
     margin, noise = content["margin"], content["noise"]
-    words = f"The runner-up, trial {content['best'][1]['trial_id']}, is {digits(margin, 2)} nats per token behind "
-    words += f"({digits(100 * margin / content['best'][0]['mean'], 2)} %)"
+    words = f"The runner-up, trial {content['best'][1]['trial_id']}, is {digits(margin, 2)} nats per token behind"
+    lowest = content["best"][0]["mean"]
+    words += f" ({digits(100 * margin / lowest, 2)} %)" if lowest else ""
     if any(row["replicates"] < content["seeds"] for row in content["best"][:2]):
         return [f"{words}; seeds are missing, so how much of that is chance is not known."]
     if noise is None:

@@ -245,7 +245,7 @@ def _after(at: Floats, loss: Floats, train: Floats, lowest: int) -> Phase:
     rise = float(loss[-1] - loss[lowest])
     learned = float(train[lowest] - train[-1])
     kind: Kind = "flat"
-    if rise > DIVERGED and not learned > 0:
+    if rise > DIVERGED and learned <= 0:
         kind = "divergence"
     elif rise > max(LEAST_RISE, 2 * _noise(at, loss)) and learned > LEAST_RISE:
         kind = "overfitting"

@@ -136,8 +136,10 @@ def cut(text: str, most: int) -> str:
     return (head.rsplit(" ", 1)[0] if " " in head[most // 2 :] else head).rstrip(".,:; ") + "…"
 
 
-def duration(seconds: float) -> str:
-    """`48 s`, `9 min 40 s`, `3 h 5 min`."""
+def duration(seconds: float | None) -> str:
+    """`48 s`, `9 min 40 s`, `3 h 5 min`; of what is no number of seconds `an unknown time`."""
+    if seconds is None or not math.isfinite(seconds):
+        return "an unknown time"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

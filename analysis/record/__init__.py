@@ -13,7 +13,7 @@ from ..load import Sweep
 from ..markdown import bullets, commands, paragraph, plain
 from ..run_folder import is_run
 from ..summary import summary
-from ..words import counted
+from ..words import counted, cut
 from .against import against
 from .course import course
 from .environment import environment, moment, span
@@ -27,6 +27,7 @@ from .steps import steps
 __all__ = ["RECORD_FILE", "record", "run_record", "several", "write_record"]
 
 RECORD_FILE = "record.md"
+LONGEST_QUESTION = 2000
 
 
 def record(
@@ -99,7 +100,7 @@ def _opening(sweep: Sweep) -> Iterable[str]:
     yield paragraph(f"Experiment record. {date}{counted(len(sweep.trials), 'trial')}, {status}.")
     question = str(sweep.spec.get("description") or "")
     if question:
-        yield paragraph(f"**Question:** {plain(question)}")
+        yield paragraph(f"**Question:** {plain(cut(question, LONGEST_QUESTION))}")
 
 
 def _next(found: Sequence[Step]) -> list[str]:

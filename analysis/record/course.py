@@ -37,7 +37,8 @@ KINDS = {
 
 
 def _percent(share: float) -> str:
-    return "" if absent(share) else f"{100 * share:.1f} %"
+    # As Python's own number, whose overflow is infinity without a word.
+    return "" if absent(share) else f"{100 * float(share):.1f} %"
 
 
 def _number(value: float, significant: int = 4) -> str:

@@ -49,6 +49,7 @@ def test_values_as_a_person_writes_them() -> None:
 
 def test_durations() -> None:
     assert [duration(s) for s in (0.4, 48, 580, 11_100)] == ["0 s", "48 s", "9 min 40 s", "3 h 5 min"]
+    assert {duration(s) for s in (None, math.inf, math.nan)} == {"an unknown time"}
 
 
 def test_names_and_counts() -> None:
