@@ -108,7 +108,7 @@ def _grid(sweep: Sweep) -> Iterator[str]:
         return
     down, across = sorted(varied, key=lambda path: -full[path].nunique())
     means = full.groupby([down, across])["value"].mean()
-    if 2 * len(means) < full[down].nunique() * full[across].nunique():
+    if 3 * len(means) < 2 * full[down].nunique() * full[across].nunique():
         return
     ends = {path: sorted(full[path].unique().tolist(), key=order) for path in varied}
     lowest = means.min()
@@ -136,7 +136,7 @@ def _cell(mean: float | None, lowest: float) -> str:
 
 def _laws(sweep: Sweep) -> Iterator[str]:
     for law in lr_laws(sweep):
-        if not law.optima:
+        if not any(each.position == "inside" for each in law.optima):
             continue
         name = {"training.batch_size": "batch size"}.get(law.against, "number of parameters")
         yield f"### Best learning rate by {name}"

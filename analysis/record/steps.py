@@ -35,7 +35,8 @@ def steps(sweep: Sweep, one: Course | None, content: Mapping[str, Any], beside: 
         beside: the folder that `next.yaml` is written to.
     """
     found = [*_unfinished(sweep)]
-    if one is not None and content["best"]:
+    # What a sweep has not trained yet may still answer the rest.
+    if not found and one is not None and content["best"]:
         found += [*_stuck(sweep, content), *_diverged(sweep), *widenings(sweep), *_longer(sweep, one)]
         found += [*_law(sweep, beside), *_seeds(sweep, content), *_overfitting(sweep, one), *_more_data(sweep)]
         found += [*_test(sweep, content)]

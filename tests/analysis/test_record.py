@@ -288,7 +288,7 @@ def test_everything_that_can_befall_a_sweep_and_any_text(tmp_path):
     assert "# heading" not in [line[:9] for line in text.splitlines()]
     assert "!\\[x](http://y) \\*z\\*" in text
     assert "### Failures" in headings(text)
-    assert "The sweep has not ended" in text
+    assert [step.reason for step in next_steps(sweep)] == ["The sweep has not ended: it stopped."]
     assert "resume" in text
     for line in text.splitlines():
         if line.startswith("|"):
