@@ -128,26 +128,6 @@ def test_evaluation_agrees_with_the_equations(variant):
         torch.testing.assert_close(model(tokens), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_carried_state_continues_where_it_stopped():
-    model = small(vocab_size=20)
-    tokens = torch.randint(20, (3, 8), generator=torch.Generator().manual_seed(0))
-    whole, last = model(tokens)
-    first, state = model(tokens[:, :5])
-    second, carried = model(tokens[:, 5:], state)
-    torch.testing.assert_close(torch.cat([first, second], dim=1), whole, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(carried, last, rtol=1e-12, atol=1e-12)
-
-
-def test_predictions_depend_on_no_later_token():
-    model = small(vocab_size=8)
-    tokens = torch.arange(8)[None]
-    for t in range(8):
-        model.zero_grad()
-        model(tokens)[0][0, t].square().sum().backward()
-        reached = model.embedding.weight.grad.abs().sum(1) > 0
-        assert reached.tolist() == [position <= t for position in range(8)]
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("vocab_size", "variant"), [(50, {}), (500, {}), (500, {"ffn": "residual", "tied": True})])
 def test_autocast_stays_close_to_full_precision(dtype, vocab_size, variant):

@@ -298,13 +298,6 @@ def test_padding_behind_the_longest_row_is_cut_off():
     assert targets.tolist() == [[5, 6, 3], [3, 0, 0]]
 
 
-def test_nothing_draws_from_the_global_generators(tiny, windows):
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    run(CONFIG, tiny(dropout=0.2), windows(20), windows(9))
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
-
-
 def test_a_small_model_learns_the_toy_corpus(tmp_path):
     corpus = prepare(CorpusConfig(name="toy", vocab_size=20, window=16), cache=tmp_path)
     targets = corpus.validation[:, 1:]
