@@ -13,6 +13,7 @@ import pytest
 from tune_newllm.data import corpora, toy
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import default_cache, open_prepared, prepare
+from tune_newllm.data.subwords import SubwordTokenizer
 from tune_newllm.data.tokenizer import WordTokenizer
 from tune_newllm.errors import CorpusError
 
@@ -87,6 +88,19 @@ def test_rows_of_a_stream_carry_on(tmp_path):
     assert corpus.first(2).train.tolist() == corpus.train.tolist()[:2]
     assert corpus.stats["train"]["targets"] == corpus.stats["train"]["tokens"] - 1
     assert (corpus.carries, prepare(config, tmp_path / "cache").carries) == (True, False)
+
+
+def test_new_words_are_numbered_after_the_given_ones(tmp_path):
+    """Of `alpha beta gamma alpha beta delta`, beta is known, and alpha, twice there, is the first of the others."""
+    config, given = write_text_corpus(tmp_path), WordTokenizer(["beta", "zeta"])
+    corpora = [prepare(config, tmp_path / "cache", tokenizer=given, new_words=new) for new in (0, 2, 9)]
+    assert [len(corpus.tokenizer) for corpus in corpora] == [6, 8, 9]
+    assert corpora[1].tokenizer.decode(range(4, 8)) == "beta zeta alpha gamma"
+    assert corpora[1].train.tolist() == [[2, 6, 4, 7], [7, 6, 4, 1], [1, 3, 0, 0]]
+    assert [corpus.stats["train"]["unk_share"] for corpus in corpora] == [4 / 7, 1 / 7, 0]
+    assert len({corpus.folder for corpus in corpora}) == 3
+    with pytest.raises(CorpusError, match="new_words is for tokenizers of words, got 2"):
+        prepare(config, tmp_path / "cache", tokenizer=SubwordTokenizer.build(["a"], 260), new_words=2)
 
 
 def test_the_vocabulary_is_of_the_train_split_only(prepared):

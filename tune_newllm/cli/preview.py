@@ -29,13 +29,17 @@ WIDEST = 100
 """Characters of a plot, on however wide a terminal."""
 
 
-def preview(spec: "SweepSpec", as_json: bool) -> None:
-    """Print the resolved file, sampled configurations, the rung table, schedules and rules, and a cost estimate."""
+def preview(spec: "SweepSpec", as_json: bool, base: Path) -> None:
+    """Print the resolved file, sampled configurations, the rung table, schedules and rules, and a cost estimate.
+
+    Args:
+        base: folder of the file.
+    """
     from tune_newllm.cli.curves import follows_gradients, plots
-    from tune_newllm.data.corpora import prepare
+    from tune_newllm.cli.starting import prepared
 
     suggested = _suggestions(spec)
-    corpus = prepare(spec.widest_corpus, progress=True)
+    corpus, _ = prepared(spec.widest_corpus, spec.base, base, progress=True)
     here, hardware, memory = _resolved(spec, len(corpus.tokenizer))
     spec = here if spec.resources.address == "local" else spec
     samples = _possible(here, suggested)

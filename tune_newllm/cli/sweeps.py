@@ -68,10 +68,10 @@ def search(
     if dry_run:
         from tune_newllm.cli.preview import preview
 
-        preview(loaded, as_json)
+        preview(loaded, as_json, spec.parent)
         return 0
     from tune_newllm.cli.progress import display
-    from tune_newllm.data.corpora import prepare
+    from tune_newllm.cli.starting import prepared
     from tune_newllm.sweep import engine
     from tune_newllm.sweep.folder import free_name, refuse_taken
 
@@ -81,7 +81,7 @@ def search(
     path = root / (name or free_name(root, spec.stem))
     with resumable(path):
         with display(loaded, quiet, path) as listener:
-            outcome = engine.search(loaded, corpus, path, command(), listener)
+            outcome = engine.search(loaded, corpus, path, command(), listener, start)
         return conclude(outcome, as_json)
 
 

@@ -90,6 +90,7 @@ def prepare(
     cache: Path | None = None,
     progress: bool = False,
     tokenizer: Tokenizer | None = None,
+    new_words: int = 0,
 ) -> PreparedCorpus:
     """Open the corpus from the cache, preparing it first if it is not there or damaged.
 
@@ -98,12 +99,14 @@ def prepare(
         progress: show a bar on stderr.
         tokenizer: number the texts by this one, which a model was trained with, instead of learning one from the train
             split; `config.tokenizer` and `config.vocab_size` are not read then.
+        new_words: so many of the train split's most frequent words that this tokenizer does not know get the numbers
+            after its own.
 
     Raises:
         CorpusError: the corpus is unknown, unreadable or empty, or the cache cannot be written.
     """
     source = source_of(config.name)
-    words = vocabulary(config) if tokenizer is None else Vocabulary(tokenizer, pieces=False)
+    words = vocabulary(config, tokenizer, new_words)
     key = _key(config, source.digest(config, progress), words)
     folder = (cache or default_cache()) / f"{re.sub(r'[^a-zA-Z0-9._-]+', '-', config.name)}-{key}"
     if found := _intact(folder):
@@ -118,6 +121,14 @@ def prepare(
             "free it or set TUNE_NEWLLM_CACHE to another folder"
         ) from error
     return found or open_prepared(folder)
+
+
+def as_prepared(config: CorpusConfig, corpus: PreparedCorpus) -> CorpusConfig:
+    """The configuration with the tokenizer that the corpus has got, where it was given or GPT-2's was not to be had."""
+    kind, entries = corpus.tokenizer.kind, len(corpus.tokenizer)
+    if kind == config.tokenizer == "gpt2":
+        return config
+    return replace(config, tokenizer=kind, vocab_size=max(config.vocab_size, entries))
 
 
 def open_prepared(folder: Path, verify: bool = False) -> PreparedCorpus:
@@ -166,7 +177,7 @@ def default_cache() -> Path:
 
 
 def _key(config: CorpusConfig, digest: str, words: Vocabulary) -> str:
-    learned = [words.pieces, config.vocab_size] if words.given is None else words.given.to_json()
+    learned = [words.pieces, config.vocab_size] if words.given is None else [words.new_words, words.given.to_json()]
     windowing = [config.max_tokens, config.windowing, config.window, config.stride]
     asked = [FORMAT, digest, config.max_samples, learned, *windowing]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]

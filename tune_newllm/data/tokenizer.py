@@ -106,11 +106,15 @@ class WordTokenizer(Tokenizer):
     @classmethod
     def build(cls, texts: Iterable[str], vocab_size: int) -> "WordTokenizer":
         """Learn a vocabulary of at most `vocab_size` entries, special tokens included."""
-        counts: Counter[str] = Counter()
-        for text in texts:
-            counts.update(text.lower().split())
+        counts = _counts(texts)
         by_count = sorted(counts, key=counts.__getitem__, reverse=True)
         return cls(by_count[: vocab_size - len(SPECIAL)])
+
+    def extended(self, texts: Iterable[str], most: int) -> "WordTokenizer":
+        """The same words under the same ids, then at most `most` of the texts' most frequent other words."""
+        counts = _counts(texts)
+        unknown = sorted((word for word in counts if word not in self._ids), key=counts.__getitem__, reverse=True)
+        return WordTokenizer([*self._words[len(SPECIAL) :], *unknown[:most]])
 
     def __len__(self) -> int:
         """Entries, special tokens included."""
@@ -168,3 +172,11 @@ class WordTokenizer(Tokenizer):
             "decoder": None,
             "model": {"type": "WordLevel", "vocab": self._ids, "unk_token": SPECIAL[UNK]},
         }
+
+
+def _counts(texts: Iterable[str]) -> Counter[str]:
+    """How often each word occurs, in order of first appearance."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text.lower().split())
+    return counts

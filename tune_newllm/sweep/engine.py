@@ -8,12 +8,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tune_newllm.data.corpora import PreparedCorpus, open_prepared, prepare
-from tune_newllm.errors import CorpusError, FolderError, UsageError
+from tune_newllm.data.corpora import PreparedCorpus, as_prepared, open_prepared, prepare
+from tune_newllm.data.vocabulary import load_tokenizer
+from tune_newllm.errors import CheckpointError, CorpusError, FolderError, UsageError
 from tune_newllm.records import CodeForced, SweepExtended, SweepStarted
 from tune_newllm.sweep import provenance
 from tune_newllm.sweep.cluster import cluster, lost_processes, watched
@@ -21,13 +22,17 @@ from tune_newllm.sweep.code import changes as code_changes
 from tune_newllm.sweep.code import code_hashes
 from tune_newllm.sweep.driver import Driver, Listener
 from tune_newllm.sweep.extension import apply
-from tune_newllm.sweep.folder import LARGEST_COPIED_CORPUS, SweepFolder, refuse_taken
+from tune_newllm.sweep.folder import LARGEST_COPIED_CORPUS, START, SweepFolder, refuse_taken
 from tune_newllm.sweep.history import History
 from tune_newllm.sweep.lock import driver_lock
 from tune_newllm.sweep.resolve import resolve, settle, threads
 from tune_newllm.sweep.spec import SweepSpec
 from tune_newllm.sweep.spending import Use
 from tune_newllm.sweep.stopping import stop_signals
+from tune_newllm.training.gpt2_embedding import as_had, gpt2_embedding
+
+if TYPE_CHECKING:
+    from tune_newllm.training.start import Start
 
 Extend = Callable[[SweepSpec, History], SweepExtended]
 _logger = logging.getLogger(__name__)
@@ -51,8 +56,18 @@ class Outcome:
     """Why the folder could not be written to."""
 
 
-def search(spec: SweepSpec, corpus: PreparedCorpus, path: Path, command: list[str], listener: Listener) -> Outcome:
+def search(
+    spec: SweepSpec,
+    corpus: PreparedCorpus,
+    path: Path,
+    command: list[str],
+    listener: Listener,
+    start: "Start | None" = None,
+) -> Outcome:
     """Run a new sweep in the folder `path`, which appears once everything `auto` is resolved.
+
+    Args:
+        start: what every trial begins with, read from the checkpoint that the file names; the folder keeps a copy.
 
     Raises:
         FolderError: the folder exists or cannot be made.
@@ -62,11 +77,24 @@ def search(spec: SweepSpec, corpus: PreparedCorpus, path: Path, command: list[st
     with cluster(spec.resources.address) as machines:
         _load_ahead()
         resolved, hardware = resolve(spec, machines, corpus)
+        resolved = _as_kept(resolved, corpus, start)
         facts = provenance.collect(resolved, corpus, hardware, command)
-        folder = SweepFolder.create(path, resolved, facts)
+        facts |= {"start": str(start.folder.resolve())} if start else {}
+        folder = SweepFolder.create(path, resolved, facts, start)
         with driver_lock(folder.path):
             driver = Driver(folder, resolved, len(corpus.tokenizer), listener)
             return _run(driver, corpus, SweepStarted(time=time.time(), command=command))
+
+
+def _as_kept(spec: SweepSpec, corpus: PreparedCorpus, start: "Start | None") -> SweepSpec:
+    """The sweep as its folder has it: with the tokenizer that the corpus got, an embedding that can be had, and a start
+    in the folder itself."""
+    training = replace(spec.training, start=START) if start else spec.training
+    searched = spec.parameters.get("model.embedding")
+    if searched is not None and "gpt2" in (searched.choices or ()):
+        gpt2_embedding(corpus.tokenizer)
+    sections = {"corpus": as_prepared(spec.corpus, corpus), "model": as_had(spec.model, corpus.tokenizer)}
+    return spec.model_copy(update=sections | {"training": training})
 
 
 def resume(
@@ -128,12 +156,20 @@ def _same_corpus(folder: SweepFolder) -> PreparedCorpus:
     """
     place, recorded = folder.corpus(), folder.provenance()["data"]["fingerprint"]
     try:
-        corpus = open_prepared(place, verify=True) if place.is_dir() else prepare(folder.spec().widest_corpus)
-    except CorpusError as error:
+        corpus = open_prepared(place, verify=True) if place.is_dir() else _prepared_again(folder)
+    except (CorpusError, CheckpointError) as error:
         raise FolderError(f"{folder.path}: the data of this sweep cannot be had: {error}") from None
     if corpus.fingerprint != recorded:
         raise FolderError(f"{corpus.folder} holds other data than this sweep began with; start a new sweep")
     return corpus
+
+
+def _prepared_again(folder: SweepFolder) -> PreparedCorpus:
+    spec = folder.spec()
+    if spec.training.start is None:
+        return prepare(spec.widest_corpus)
+    tokenizer = load_tokenizer(folder.path / spec.training.start)
+    return prepare(spec.widest_corpus, tokenizer=tokenizer, new_words=spec.training.new_words)
 
 
 def _accepted_code(folder: SweepFolder, force: bool) -> list[SweepExtended | CodeForced]:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tune_newllm import records
 from tune_newllm.data.files import sync, write_text
@@ -21,15 +21,21 @@ from tune_newllm.sweep.source import read_yaml
 from tune_newllm.sweep.spec import SweepSpec
 from tune_newllm.sweep.tree import none_to_null
 
+if TYPE_CHECKING:
+    from tune_newllm.training.start import Start
+
 _logger = logging.getLogger(__name__)
 
 LONGEST_NAME = 200
 LARGEST_COPIED_CORPUS = 100_000_000
 """Bytes of prepared tokens up to which a sweep folder carries its own copy."""
+START = "start"
+"""Folder of the checkpoint that all trials begin with, below the sweep's."""
 
 
 class SweepFolder:
-    """`<root>/<name>/`: sweep.yaml, provenance.json, records.jsonl, study.journal, data/, trials/, report, best/."""
+    """`<root>/<name>/`: sweep.yaml, provenance.json, records.jsonl, study.journal, start/, data/, trials/, best/ and
+    the report."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
@@ -37,8 +43,13 @@ class SweepFolder:
         self.journal = self.path / "study.journal"
 
     @classmethod
-    def create(cls, path: Path, spec: SweepSpec, provenance: dict[str, Any]) -> "SweepFolder":
+    def create(
+        cls, path: Path, spec: SweepSpec, provenance: dict[str, Any], start: "Start | None" = None
+    ) -> "SweepFolder":
         """Make a folder at once, with everything a resume needs.
+
+        Args:
+            start: what all trials begin with, of which a copy is kept.
 
         Raises:
             FolderError: the name is taken or the place cannot be written to.
@@ -56,6 +67,8 @@ class SweepFolder:
             texts = {"sweep.yaml": spec.to_yaml(), "provenance.json": json.dumps(provenance, indent=2) + "\n"}
             for name, text in {**texts, "records.jsonl": ""}.items():
                 write_text(draft / name, text)
+            if start is not None:
+                start.save(draft / START)
             _take_name(draft, path)
         except OSError as error:
             raise FolderError(f"cannot write a sweep to {path.parent}: {error.strerror}; make room") from None

@@ -23,6 +23,8 @@ NOT_SEARCHED = {
     "training.seed": "it is what all trials share; `seeds` repeats each of them",
     "training.device": "`resources` decides it",
     "training.micro_batch": "it does not change what is learned",
+    "training.start": "its words number the corpus of all trials; make a sweep for each",
+    "training.new_words": "it decides how the corpus of all trials is numbered; make a sweep for each",
 }
 
 
@@ -72,6 +74,8 @@ def _names(spec: SweepSpec) -> Iterator[Finding]:
             yield at, f"`{path}` cannot be searched: losses on different corpora do not compare; make a sweep for each"
         elif path in NOT_SEARCHED:
             yield at, f"`{path}` cannot be searched: {NOT_SEARCHED[path]}"
+        elif path.startswith("model.") and path != "model.dropout" and spec.training.start is not None:
+            yield at, f"`{path}` cannot be searched beside `training.start`, which decides it; remove one of them"
         elif path == SEARCHED_OF_CORPUS and math.isinf(parameter.high) and not parameter.choices:
             yield at, f"`{path}` needs a largest value, which decides what is prepared, got {parameter.distribution}"
         elif path == "training.precision" and "auto" in (parameter.choices or ()):

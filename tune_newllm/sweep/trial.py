@@ -21,6 +21,7 @@ from tune_newllm.training.config import Configuration
 
 if TYPE_CHECKING:
     from tune_newllm.data.corpora import PreparedCorpus
+    from tune_newllm.models import LanguageModel
     from tune_newllm.training.loop import EpochResult
     from tune_newllm.training.run import Run
 
@@ -139,12 +140,13 @@ def _open(trial: dict[str, Any], folder: Path) -> "Run":
     planned = trial["memory"] is not None and not begun
     memory = measure_step(configuration, len(corpus.tokenizer)) if planned else None
     try:
-        run = Run(folder, configuration, corpus, ends=trial["rungs"])
+        start = None if begun else _start(trial, configuration, corpus)
+        run = Run(folder, configuration, corpus, start, trial["rungs"])
     except DamagedCheckpointError:
         for name in (STATE, PREVIOUS, WEIGHTS):
             with suppress(FileNotFoundError):
                 (folder / name).replace(folder / f"{name}.damaged")
-        run = Run(folder, configuration, corpus, ends=trial["rungs"])
+        run = Run(folder, configuration, corpus, _start(trial, configuration, corpus), trial["rungs"])
     if (begun or any(epoch in trial["recorded"] for epoch in trial["rungs"])) and not run.history:
         # Its seeds make it the same training again.
         run.notes.append(f"{folder} has no whole training state any more: trained anew from the first epoch")
@@ -156,6 +158,16 @@ def _open(trial: dict[str, Any], folder: Path) -> "Run":
                 "take a smaller model or a shorter window"
             )
     return run
+
+
+def _start(trial: dict[str, Any], configuration: Configuration, corpus: "PreparedCorpus") -> "LanguageModel | None":
+    """The model that the sweep's checkpoint makes of this configuration; None where trials begin with fresh weights."""
+    from tune_newllm.training.start import Start
+
+    if configuration.training.start is None:
+        return None
+    start = Start.read(Path(trial["folder"]) / configuration.training.start)
+    return start.begin(configuration, len(corpus.tokenizer))
 
 
 @cache

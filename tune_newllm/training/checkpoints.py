@@ -1,6 +1,8 @@
 """A run's checkpoints on disk: its state in two generations and the weights of its best epoch, written behind it."""
 
+import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ STATE, PREVIOUS = "state.safetensors", "state-previous.safetensors"
 WEIGHTS = "model.safetensors"
 CHECKPOINT_SECONDS = 10.0
 """How much training a killed process may cost, and one epoch more: between its checkpoints a run writes nothing."""
+_log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -33,7 +36,7 @@ class Checkpoints:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self._folder, self._fingerprint = folder, fingerprint
         self._thread = ThreadPoolExecutor(1, "checkpoints")
-        self._pending: Future[None] | None = None
+        self._pending: list[Future[None]] = []
         self._newest_is_whole = True
         self._weights_of: int | None = None
         self._last = time.monotonic()
@@ -87,21 +90,25 @@ class Checkpoints:
         """
         self.wait()
         work = partial(self._write, state.pack(), state.epoch, state.best, state.best_epoch)
-        self._pending = self._thread.submit(work)
+        self.also(work)
         self._last = time.monotonic()
         if wait:
             self.wait()
 
+    def also(self, work: Callable[[], None]) -> None:
+        """Have the same thread do something after all that it was given before: what a later state on disk takes for
+        done is done. An OSError of it is raised as one of `write`."""
+        self._pending.append(self._thread.submit(work))
+
     def wait(self) -> None:
         """Have everything on disk. Raises OSError as `write`."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        while self._pending:
+            self._pending.pop(0).result()
 
     def check(self) -> None:
-        """Raise the OSError of a checkpoint that could not be written, without waiting for one that may be."""
-        if self._pending is not None and self._pending.done():
-            self.wait()
+        """Raise the OSError of something that could not be written, without waiting for what may be."""
+        while self._pending and self._pending[0].done():
+            self._pending.pop(0).result()
 
     def keep_best(self, state: TrainState) -> None:
         """Write the best weights alone, for a training that has spoiled its state and ends by it. Raises OSError."""
@@ -143,6 +150,32 @@ def best_weights(folder: Path) -> dict[str, Tensor] | None:
         if not can_be_read(error):
             raise
         return None
+
+
+def saved_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint folder; those that are missing or damaged are taken from the training state, with a
+    warning, where that is of the best epoch.
+
+    Raises:
+        DamagedCheckpointError: the weights are damaged, and no state has them.
+        CheckpointError: they are missing or cannot be read.
+    """
+    fault: CheckpointError
+    try:
+        if (folder / WEIGHTS).exists():
+            return read_tensors(folder / WEIGHTS)[0]
+        fault = CheckpointError(
+            f"{folder} has no {WEIGHTS}: weights are written after the first epoch, and a sweep keeps those of its "
+            "best trials; give another checkpoint"
+        )
+    except DamagedCheckpointError as error:
+        fault = error
+    weights = best_weights(folder)
+    if weights is None:
+        raise fault
+    what = "damaged" if isinstance(fault, DamagedCheckpointError) else "missing"
+    _log.warning("%s is %s: the weights of the best epoch come from the training state", folder / WEIGHTS, what)
+    return weights
 
 
 def _origin(weights: Path) -> dict[str, str] | None:
