@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from tune_newllm.artifacts import quantize
 from tune_newllm.artifacts.checkpoint import load_checkpoint
 from tune_newllm.artifacts.export import export
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import prepare
+from tune_newllm.errors import UsageError
 from tune_newllm.models import MODEL_FAMILIES, ModelConfig, build, parameter_count
 from tune_newllm.sweep import memory_plan
 from tune_newllm.training import metrics
@@ -246,3 +248,19 @@ def test_transformers_reads_an_export_to_the_same_logits(trained, corpus, tmp_pa
         torch.testing.assert_close(theirs(text).logits, ours(text)[0], rtol=1e-4, atol=1e-5)
     again = load_checkpoint(tmp_path / "exported").model.state_dict()
     assert all(torch.equal(again[name], each) for name, each in ours.state_dict().items())
+
+
+def test_int8_weights_give_nearly_the_same_logits_or_are_refused(trained, corpus, tmp_path):
+    checkpoint = load_checkpoint(trained.folder)
+    if trained.configuration.model.family not in quantize.FAMILIES:
+        with pytest.raises(UsageError, match=r"int8 is there for .* only, got"):
+            export(trained.folder, tmp_path / "int8", corpus=corpus, provenance={}, int8="weights")
+        return
+    pytest.importorskip("torchao")
+    text = torch.from_numpy(corpus.validation[:4].astype(np.int64))
+    with torch.no_grad():
+        before, _ = checkpoint.model(text)
+        quantize.quantise(checkpoint.model, "weights")
+        after, _ = checkpoint.model(text)
+    assert not torch.equal(after, before)
+    assert (after - before).abs().mean() < 0.05 * before.std()
