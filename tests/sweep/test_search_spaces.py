@@ -42,7 +42,7 @@ def test_a_sweep_file_runs_to_its_end(path, ray_address, tmp_path):
     if "training.precision" in whole.searched:
         asked.append("parameters.training.precision.values=[fp32, bf16]")  # a processor offers no fp16
     if whole.training.start is not None:
-        asked.append("training.start=null")  # there is no checkpoint; see test_finetuning.py
+        asked += ["training.start=null", "training.new_words=0"]  # there is no checkpoint; see test_finetuning.py
     spec = load_spec(path, asked)
     assert set(spec.searched) == set(whole.searched)
     outcome = engine.search(spec, prepare(spec.widest_corpus), tmp_path / "sweep", ["x"], lambda record: None)
