@@ -107,7 +107,7 @@ def _cautions(found: Row) -> list[str]:
         windows = {(row["windowing"], row["window"]) for row in scores_of(found, corpus)}
         if len(windows) > 1:
             texts = conjoined(sorted(f"{windowing} windows of {window} tokens" for windowing, window in windows))
-            sentences.append(f"On {corpus} they read {texts}: longer ones give more text to predict from.")
+            sentences.append(f"On {corpus} they read {texts}, so what goes before a prediction is not the same.")
     return sentences
 
 

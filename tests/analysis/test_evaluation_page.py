@@ -133,8 +133,8 @@ def test_windows_of_different_length_are_named(forgetting):
     forgetting["scores"][2]["window"] = 32
     assert any(
         sentence
-        == "On old they read complete windows of 32 tokens and complete windows of 64 tokens: longer ones give "
-        "more text to predict from."
+        == "On old they read complete windows of 32 tokens and complete windows of 64 tokens, so what goes before a "
+        "prediction is not the same."
         for sentence in said(forgetting)
     )
 

@@ -164,6 +164,18 @@ def test_refuses_a_family_whose_layers_are_no_linear_layers(run, corpus, tmp_pat
         export(run, tmp_path / "new", corpus=corpus, provenance={}, int8="weights")
 
 
+def test_torchao_is_loaded_without_its_warnings():
+    code = """
+        from tune_newllm.models.torchao import load_torchao
+        load_torchao()
+        import sys
+        assert "torchao.quantization" in sys.modules
+        import torchao.prototype.safetensors.safetensors_support, torchao.core.config
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("", "")
+
+
 def test_says_what_to_install_where_torchao_is_missing(run, corpus, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(UsageError, match=r"pip install 'tune-newllm\[int8\]'"):

@@ -95,7 +95,7 @@ def _passes(found: Mapping[str, Any]) -> str:
         sizes = [f"{checkpoint['parameters']:,}", size(checkpoint["weight_bytes"])]
         rows.append([_short(checkpoint["name"]), *sizes, *speeds])
         peaks.append(f"{_short(checkpoint['name'])} {size(measured[batches[-1]]['peak_memory_bytes'])}")
-    title = f"a pass of {tokens} tokens on {found['device']} ({found['threads']} threads), by batch"
+    title = f"a pass of {tokens} tokens on {found['device']}, {found['threads']} threads; b: batch size"
     of = "of the whole process, " if found["device"] == "cpu" else ""
     return "\n".join([title, *_table(head, rows), f"peak memory ({of}batch {batches[-1]}): {', '.join(peaks)}"])
 

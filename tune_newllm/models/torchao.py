@@ -7,12 +7,14 @@ registers its types: nothing that anybody here could act on.
 import contextlib
 import logging
 from collections.abc import Iterator
+from importlib import import_module
 
 
 def load_torchao() -> None:
     """Load it before transformers does; nothing happens where it is not installed."""
     with contextlib.suppress(ImportError), quietly():
-        pass
+        for part in ("quantization", "prototype.safetensors.safetensors_support"):
+            import_module(f"torchao.{part}")
 
 
 @contextlib.contextmanager
