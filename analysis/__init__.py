@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .comparison import compare
     from .lr_fit import fit_lr_batch_law, fit_lr_size_law
     from .record import record, write_record
-    from .report import write_comparison, write_report
+    from .report import write_comparison, write_evaluation, write_report, write_training, write_training_picture
 
 __all__ = [
     "Best",
@@ -72,8 +72,11 @@ __all__ = [
     "summary",
     "survival",
     "write_comparison",
+    "write_evaluation",
     "write_record",
     "write_report",
+    "write_training",
+    "write_training_picture",
 ]
 
 
@@ -87,6 +90,6 @@ def __getattr__(name: str) -> Any:
         return import_module(".comparison", __name__).compare
     if name in ("record", "write_record"):
         return getattr(import_module(".record", __name__), name)
-    if name in ("write_comparison", "write_report"):
+    if name in ("write_comparison", "write_evaluation", "write_report", "write_training", "write_training_picture"):
         return getattr(import_module(".report", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

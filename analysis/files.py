@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 
 
-def replace(path: Path, text: str) -> None:
+def replace(path: Path, content: str | bytes) -> None:
     """Write the whole file under another name first, so that a reader never finds half of it."""
+    data = content if isinstance(content, bytes) else content.encode(errors="replace")
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with draft.open("w", encoding="utf-8", errors="replace", newline="") as file:
-            file.write(text)
+        with draft.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

@@ -12,16 +12,21 @@ from plotly.offline import get_plotlyjs
 
 from tune_newllm.errors import FolderError
 
+from . import training_page
 from .answers import answers
 from .body import body
 from .comparison import compare
+from .evaluation import said
 from .figures.style import ACCENT
+from .figures.training_curves import training_curves_data
+from .figures.training_png import training_png
 from .files import replace
 from .load import Sweep
 from .markup import Section
 from .proposal import NEXT_FILE, next_file
 from .sections import sections
 from .sections.comparison import comparison_sections
+from .sections.evaluation import evaluation_sections
 from .summary import summary
 from .yardstick import conjoined
 
@@ -110,6 +115,51 @@ def write_comparison(sweeps: Sequence[Sweep], out: Path | str | None = None) -> 
     parts = comparison_sections(sweeps, content)
     title, about = conjoined(content["names"]), f"{len(sweeps)} sweeps, the same questions"
     return _write(target, {"summary.json": _json(content)}, _page(title, about, content["answers"], parts))
+
+
+def write_evaluation(found: Mapping[str, Any], page: Path) -> Path:
+    """Write the same page about checkpoints that were measured side by side.
+
+    Args:
+        found: what `tune_newllm.artifacts.evaluation.evaluate_all` returns.
+        page: the HTML file.
+
+    Raises:
+        FolderError: it cannot be written there.
+    """
+    names = [row["name"] for row in found["checkpoints"]]
+    text = _page(conjoined(names), "checkpoints measured under one protocol", said(found), evaluation_sections(found))
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        replace(page, text)
+    except OSError as error:
+        raise FolderError(f"the page cannot be written: {error}; choose another place with --html") from error
+    return page
+
+
+def write_training(progress: Mapping[str, Any], page: Path) -> Path:
+    """Write the same page about one training under a name.
+
+    Args:
+        progress: what its `NAME_progress.json` holds.
+        page: the HTML file.
+
+    Raises:
+        FolderError: it cannot be written there.
+    """
+    sentences, made = training_page.said(progress), training_page.parts(progress)
+    return _write(page, {}, _page(progress["model_name"], training_page.about(progress), sentences, made))
+
+
+def write_training_picture(progress: Mapping[str, Any], picture: Path) -> Path:
+    """Write loss and perplexity of the same training as a PNG.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        OSError: it cannot be written there.
+    """
+    replace(picture, training_png(training_curves_data(progress)))
+    return picture
 
 
 def comparison_folder(sweeps: Sequence[Sweep]) -> str:

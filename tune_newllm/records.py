@@ -79,7 +79,7 @@ class SweepExtended(_Row):
     """Until then."""
     continued: list[str] = []
     new_schedule: bool = False
-    """Whether trials created until now follow their learning-rate schedule once more, from `epochs_before` to the end."""
+    """Whether trials created until now follow their learning-rate schedule once more after `epochs_before`."""
 
 
 class CodeForced(_Row):

@@ -156,7 +156,7 @@ def _cost(spec: "SweepSpec", samples: list["Sample"], corpus: "PreparedCorpus", 
     Args:
         spec: as resolved for this machine.
     """
-    from tune_newllm.cli.training import sizes
+    from tune_newllm.cli.cost import sizes
     from tune_newllm.sweep.sharing import threads
 
     base, resources = spec.configuration(), spec.resources
@@ -202,7 +202,7 @@ def _seconds(
     configuration: "Configuration", corpus: "PreparedCorpus", memory: "MemoryPlan", threads: int
 ) -> float | None:
     """Of a full trial; None where memory does not suffice for it."""
-    from tune_newllm.cli.training import trial_seconds
+    from tune_newllm.cli.cost import trial_seconds
     from tune_newllm.errors import InfeasibleError
     from tune_newllm.sweep.memory_plan import within
 

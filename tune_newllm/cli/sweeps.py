@@ -9,6 +9,7 @@ import click
 
 from tune_newllm.cli.ending import command, conclude, resumable, show
 from tune_newllm.cli.options import concurrent_option, json_option, quiet_option
+from tune_newllm.cli.presets import preset_option, preset_settings
 from tune_newllm.cli.text import warn
 from tune_newllm.errors import FolderError, UsageError
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     help="Number of configurations, each trained with every seed; short for --set run_cap=N.",
 )
+@preset_option
 @concurrent_option
 @click.option("--dry-run", is_flag=True, help="Check the file and show what would be run; write nothing.")
 @json_option
@@ -48,6 +50,7 @@ def search(
     root: Path,
     overrides: tuple[str, ...],
     trials: int | None,
+    preset: str | None,
     max_concurrent: int | None,
     dry_run: bool,
     as_json: bool,
@@ -62,6 +65,9 @@ def search(
 
     extra = [f"run_cap={trials}"] * (trials is not None)
     extra += [f"resources.max_concurrent={max_concurrent}"] * (max_concurrent is not None)
+    if preset:
+        chosen = preset_settings(spec, overrides, preset, dry_run, search=True)
+        overrides = (*(f"{key}={value}" for key, value in chosen.items()), *overrides)
     warnings: list[str] = []
     loaded = load_spec(spec, [*overrides, *extra], warnings)
     warn(warnings)
@@ -77,7 +83,7 @@ def search(
 
     if name is not None:
         refuse_taken(root, name)
-    corpus = prepare(loaded.widest_corpus, progress=not quiet)
+    corpus, start = prepared(loaded.widest_corpus, loaded.base, spec.parent, progress=not quiet)
     path = root / (name or free_name(root, spec.stem))
     with resumable(path):
         with display(loaded, quiet, path) as listener:

@@ -1,21 +1,21 @@
-"""The command that trains one configuration, and what a training costs."""
+"""The command that trains one configuration."""
 
 import dataclasses
 import json
-import statistics
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from tune_newllm.cli.cost import settings, sizes
+from tune_newllm.cli.experiment import follow
+from tune_newllm.cli.presets import preset_option, preset_settings
 from tune_newllm.cli.text import warn
 from tune_newllm.errors import UsageError
 
 if TYPE_CHECKING:
-    from tune_newllm.data.corpora import PreparedCorpus
     from tune_newllm.models import LanguageModel
     from tune_newllm.training.config import Configuration, TrainingConfig
     from tune_newllm.training.run import Run
@@ -29,13 +29,28 @@ LOCK_SECONDS = 5.0
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the file.")
 @click.option("--epochs", type=click.IntRange(1), help="Short for --set training.epochs=N.")
 @click.option(
-    "--from", "start", type=click.Path(path_type=Path), help="Begin with this checkpoint's weights and words."
+    "--from",
+    "start",
+    type=click.Path(path_type=Path),
+    help="Begin with this checkpoint's weights, and number the corpus by its words or pieces.",
 )
+@click.option("--new-words", type=click.IntRange(1), help="Give so many words that it does not know rows of their own.")
 @click.option(
     "--to",
     "target",
     type=click.Path(path_type=Path),
-    help="Folder of the run, by default runs/<file's stem>. One that holds this run already is continued.",
+    help="Folder of the run, by default runs/<name or file's stem>. One that holds this run already is continued.",
+)
+@click.option(
+    "--name",
+    help="Of the experiment: keep best, every fifth and last weights, progress and curves under it. `auto` makes one, "
+    "such as new_llm_wikitext_ctx512_layers12.",
+)
+@preset_option
+@click.option(
+    "--new-schedule",
+    is_flag=True,
+    help="The run in the folder goes on with the lr and lr_schedule given now, laid out over the epochs to come.",
 )
 @click.option("--dry-run", is_flag=True, help="Only print sizes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -44,7 +59,11 @@ def train(
     overrides: tuple[str, ...],
     epochs: int | None,
     start: Path | None,
+    new_words: int | None,
     target: Path | None,
+    name: str | None,
+    preset: str | None,
+    new_schedule: bool,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -56,86 +75,96 @@ def train(
     from tune_newllm.sweep.loading import load_spec
 
     warnings: list[str] = []
-    loaded = load_spec(spec, [*overrides, *([f"training.epochs={epochs}"] if epochs else [])], warnings)
+    chosen = preset_settings(spec, overrides, preset, dry_run, search=False) if preset else {}
+    asked = [f"{key}={value}" for key, value in chosen.items()] + list(overrides)
+    loaded = load_spec(spec, [*asked, *([f"training.epochs={epochs}"] if epochs else [])], warnings)
     warn(warnings)
     configuration = loaded.model_copy(update={"parameters": {}}).configuration()
+    configuration = _started(configuration, spec.parent, start, new_words)
+    name = _name(name, configuration)
     if dry_run:
-        from tune_newllm.data.corpora import prepare
+        from tune_newllm.cli.starting import prepared
 
-        facts = sizes(configuration, prepare(configuration.corpus, progress=True))
+        corpus, _ = prepared(configuration.corpus, configuration, spec.parent, progress=True)
+        facts = sizes(configuration, corpus) | settings(configuration, len(corpus.tokenizer))
         click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(f"{k:20} {v}" for k, v in facts.items()))
         return 0
-    folder = target or Path("runs") / spec.stem
-    with _opened_run(folder, configuration, start) as run:
-        _train(run, as_json)
+    folder = target or Path("runs") / (name or spec.stem)
+    with _opened_run(folder, configuration, new_schedule, chosen) as run:
+        follow(run, name, as_json)
     return 0
 
 
-def sizes(configuration: "Configuration", corpus: "PreparedCorpus") -> dict[str, int]:
-    """Sizes of a training: parameters, windows, steps."""
-    from tune_newllm.models import parameter_count
-    from tune_newllm.training.loop import steps_per_epoch
+def _name(asked: str | None, configuration: "Configuration") -> str | None:
+    """The name of the experiment, if it is to have one."""
+    if asked is None:
+        return None
+    from tune_newllm.artifacts.names import name_of, require_name
 
-    vocab_size = len(corpus.tokenizer)
-    steps = steps_per_epoch(len(corpus.train), configuration.training.batch_size)
-    return {
-        "parameters": parameter_count(configuration.model, vocab_size),
-        "vocabulary": vocab_size,
-        "train_windows": len(corpus.train),
-        "validation_windows": len(corpus.validation),
-        "test_windows": 0 if corpus.test is None else len(corpus.test),
-        "steps_per_epoch": steps,
-        "steps": steps * configuration.training.epochs,
-    }
+    return name_of(configuration) if asked == "auto" else require_name(asked)
 
 
-def trial_seconds(configuration: "Configuration", corpus: "PreparedCorpus", threads: int) -> float:
-    """Estimated seconds of all epochs: the median of a few real steps, times their number.
+def _started(configuration: "Configuration", base: Path, start: Path | None, new_words: int | None) -> "Configuration":
+    """The configuration with the checkpoint that is to be begun with by a path that holds from anywhere.
 
     Args:
-        configuration: nothing in it is `auto`.
+        base: folder of the file, at which its own path of a checkpoint begins.
+        start: given on the command line, as is `new_words`.
     """
-    import torch
-
-    from tune_newllm.models import build
-    from tune_newllm.training.device import resolve_micro_batch
-    from tune_newllm.training.loop import train_step
-    from tune_newllm.training.state import TrainState
-
-    torch.set_num_threads(threads)
-    # Next to no learning rate: the steps shall take their time, not diverge.
-    training = dataclasses.replace(configuration.training, lr=1e-9, lr_rule="none", lr_size_rule="none")
-    state = TrainState.create(training, build(configuration.model, len(corpus.tokenizer), training.seed))
-    micro_batch = resolve_micro_batch(training.micro_batch, state.device)
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        train_step(state, corpus.train[: training.batch_size], None, micro_batch)
-        if state.device.startswith("cuda"):
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:]) * sizes(configuration, corpus)["steps"]
+    training = configuration.training
+    if start is None and training.start is not None:
+        start = base / Path(training.start).expanduser()
+    if start is None:
+        if new_words:
+            raise UsageError("--new-words adds to the words of a checkpoint: give it with --from")
+        return configuration
+    where, words = str(start.resolve()), new_words or training.new_words
+    return dataclasses.replace(configuration, training=dataclasses.replace(training, start=where, new_words=words))
 
 
 @contextmanager
-def _opened_run(folder: Path, configuration: "Configuration", start: Path | None) -> Iterator["Run"]:
-    """A new run, or the one that the folder holds already, which is continued as it was begun; locked meanwhile."""
-    from tune_newllm.artifacts.checkpoint import load_checkpoint, read_configuration
-    from tune_newllm.data.corpora import prepare
+def _opened_run(
+    folder: Path, configuration: "Configuration", new_schedule: bool, chosen: Collection[str]
+) -> Iterator["Run"]:
+    """A new run, or the one that the folder holds already, which is continued as it was begun; locked meanwhile.
+
+    Args:
+        chosen: keys whose values nobody asked for: a run keeps those that it was begun with.
+    """
+    from tune_newllm.artifacts.checkpoint import read_configuration
+    from tune_newllm.cli.starting import prepared
+    from tune_newllm.data.corpora import as_prepared, prepare
+    from tune_newllm.data.vocabulary import load_tokenizer
     from tune_newllm.sweep.lock import trial_lock
     from tune_newllm.training.checkpoints import has_begun
+    from tune_newllm.training.gpt2_embedding import as_had
     from tune_newllm.training.run import Run
 
-    source = load_checkpoint(start) if start else None
-    if source and source.configuration.model != configuration.model:
-        raise UsageError(f"--from {start}: it holds {source.configuration.model}; the file must say the same")
-    corpus = prepare(configuration.corpus, progress=True, tokenizer=source.tokenizer if source else None)
-    if not has_begun(folder):
+    begun = has_begun(folder)
+    if new_schedule and not begun:
+        raise UsageError(f"--new-schedule goes on with a run, and {folder} holds none: leave it out or give its --to")
+    if begun and configuration.training.start is not None:
+        # It has the tokenizer, with the new words, and needs the checkpoint no more.
+        corpus, start = prepare(configuration.corpus, progress=True, tokenizer=load_tokenizer(folder)), None
+    else:
+        corpus, start = prepared(configuration.corpus, configuration, folder, progress=True)
+    model = as_had(configuration.model, corpus.tokenizer, read_configuration(folder).model if begun else None)
+    configuration = dataclasses.replace(configuration, corpus=as_prepared(configuration.corpus, corpus), model=model)
+    if not begun:
         configuration = dataclasses.replace(configuration, training=_resolved(configuration, len(corpus.tokenizer)))
     with trial_lock(folder, LOCK_SECONDS):
+        asked = configuration.training
         if has_begun(folder):
-            configuration = _continued(folder, read_configuration(folder), configuration)
-        yield Run(folder, configuration, corpus, model=source.model if source else None)
+            free = {"training.lr", "training.lr_schedule"} if new_schedule else set()
+            configuration = _continued(folder, read_configuration(folder), configuration, free | set(chosen))
+        model = start.begin(configuration, len(corpus.tokenizer)) if start else None
+        run = Run(folder, configuration, corpus, model)
+        if start:
+            found = run.evaluate()
+            click.echo(f"epoch   0  val {found.loss:.4f}  ppl {found.ppl:.2f}  acc {found.acc:.3f}", err=True)
+        if new_schedule:
+            run.reschedule(asked.lr, asked.lr_schedule)
+        yield run
 
 
 def _resolved(configuration: "Configuration", vocab_size: int) -> "TrainingConfig":
@@ -149,56 +178,30 @@ def _resolved(configuration: "Configuration", vocab_size: int) -> "TrainingConfi
     return resolve(configuration.training, model, vocab_size, configuration.corpus.window)[0]
 
 
-def _continued(folder: Path, begun: "Configuration", asked: "Configuration") -> "Configuration":
-    """What the folder's run was begun with, for the number of epochs asked for now.
+def _continued(folder: Path, begun: "Configuration", asked: "Configuration", free: Collection[str]) -> "Configuration":
+    """What the folder's run was begun with, for the number of epochs and the patience asked for now.
+
+    Args:
+        free: keys of the file that need not be the same.
 
     Raises:
         UsageError: anything else was asked for than the folder's run does.
     """
-    automatic = {
-        key: getattr(begun.training, key)
-        for key in ("device", "precision", "micro_batch")
-        if getattr(asked.training, key) == "auto"
-    }
-    wanted = dataclasses.replace(asked, training=dataclasses.replace(asked.training, **automatic))
-    allowed = dataclasses.replace(begun, training=dataclasses.replace(begun.training, epochs=asked.training.epochs))
+    from tune_newllm.training.continuation import continued
+
+    now = asked.training
+    training = dataclasses.replace(continued(begun.training, now.epochs), early_stopping=now.early_stopping)
+    left = {key for key in ("device", "precision", "micro_batch") if getattr(now, key) == "auto"}
+    left |= {key for key in ("schedule_epochs", "lr_stages") if not getattr(now, key)}
+    left |= {key.removeprefix("training.") for key in free}
+    kept = {key: getattr(training, key) for key in left}
+    allowed = dataclasses.replace(begun, training=training)
+    wanted = dataclasses.replace(asked, training=dataclasses.replace(now, **kept))
     if wanted != allowed:
-        there, now = allowed.to_dict(), wanted.to_dict()
-        changed = [f"{part}.{key}" for part in now for key in now[part] if now[part][key] != there[part][key]]
-        raise UsageError(
-            f"{folder} holds a run with another {', '.join(changed)}: continue it as it was or give a new --to"
-        )
+        there, here = allowed.to_dict(), wanted.to_dict()
+        changed = [f"{part}.{key}" for part in here for key in here[part] if here[part][key] != there[part][key]]
+        way = "continue it as it was or give a new --to"
+        if set(changed) <= {"training.lr", "training.lr_schedule"}:
+            way = "continue it as it was, add --new-schedule to go on with that from here, or give a new --to"
+        raise UsageError(f"{folder} holds a run with another {', '.join(changed)}: {way}")
     return allowed
-
-
-def _warn(run: "Run") -> None:
-    warn(run.notes)
-    run.notes.clear()
-
-
-def _train(run: "Run", as_json: bool) -> None:
-    if run.history:
-        click.echo(f"going on after epoch {run.history[-1].epoch}", err=True)
-    _warn(run)
-    try:
-        with closing(run.epochs()) as results:
-            for result in results:
-                _warn(run)
-                click.echo(
-                    f"epoch {result.epoch:>3}  train {result.train_loss:.4f}  val {result.val_loss:.4f}  "
-                    f"ppl {result.val_ppl:.2f}  acc {result.val_acc:.3f}  {result.tokens_per_s:,.0f} tokens/s  "
-                    f"{result.seconds:.1f} s",
-                    err=True,
-                )
-    except KeyboardInterrupt:
-        where = f"goes on after epoch {run.saved_epoch}" if run.saved_epoch else "begins anew"
-        click.echo(f"stopped; the same command {where}", err=True)
-        raise
-    best = min(run.history, key=lambda result: result.val_loss)
-    if as_json:
-        history = [dataclasses.asdict(result) for result in run.history]
-        click.echo(json.dumps({"folder": str(run.folder), "best_epoch": best.epoch, "history": history}, indent=2))
-    else:
-        click.echo(
-            f"best epoch {best.epoch}: val_loss {best.val_loss:.4f}, perplexity {best.val_ppl:.2f}, in {run.folder}"
-        )

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Container
 from pathlib import Path
 from typing import IO
 
@@ -38,3 +39,22 @@ def sync(file: IO[bytes]) -> None:
         # Some mounted drives do not offer it; the rename alone is then the best there is.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
             raise
+
+
+def remove_drafts(folder: Path, names: Container[str]) -> None:
+    """Remove what processes that are gone did not finish writing of files of these names."""
+    for draft in folder.glob(".*.*"):
+        name, _, process = draft.name[1:].rpartition(".")
+        if name in names and process.isdecimal() and not _lives(int(process)):
+            draft.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    """Whether there is another process of this number on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return process != os.getpid()

@@ -119,8 +119,8 @@ class Driver:
         return first[0].reason if alike and len(reasons) == 1 else None
 
     def configuration(self, trial: TrialHistory) -> Configuration:
-        """What a trial trains: its values in the base configuration, the seed of its own, and schedules laid out as when
-        it was created.
+        """What a trial trains: its values in the base configuration, its own seed, schedules laid out as when it was
+        created.
 
         Raises:
             SpecError: the values make an impossible configuration.

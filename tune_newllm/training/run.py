@@ -3,23 +3,27 @@
 import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tune_newllm.data.files import write_text
+from torch import Tensor
+
+from tune_newllm.data.files import remove_drafts, write_text
 from tune_newllm.data.tokenizer import FILE_NAME
 from tune_newllm.errors import CheckpointError, DivergedError, InfeasibleError, UsageError
 from tune_newllm.models import LanguageModel, build
+from tune_newllm.models.fixed_point import FixedPointModel
 from tune_newllm.training.checkpoints import STATE, WEIGHTS, Checkpoints, has_begun
 from tune_newllm.training.config import Configuration
 from tune_newllm.training.context_cache import CACHE_FILE
 from tune_newllm.training.continuation import rescheduled
+from tune_newllm.training.gpt2_embedding import gpt2_embedding
 from tune_newllm.training.loop import EpochResult, Evaluation, evaluate, fit
 from tune_newllm.training.schedules import LRScheduleConfig, Position, lr_at
 from tune_newllm.training.state import TrainState
+from tune_newllm.training.weights import save_weights
 
 if TYPE_CHECKING:
     from tune_newllm.data.corpora import PreparedCorpus
@@ -47,7 +51,8 @@ class Run:
     Raises:
         DamagedCheckpointError: the folder has states, but no whole one.
         CheckpointError: the state in the folder is of another configuration or version, or cannot be read.
-        UsageError: the device or precision is not there, or the folder cannot be written to.
+        UsageError: the device or precision is not there, the folder cannot be written to, or GPT-2's embedding is asked
+            for and cannot be had.
     """
 
     def __init__(
@@ -61,19 +66,23 @@ class Run:
         self.folder, self.configuration, self._ends = folder, configuration, ends
         self._corpus = corpus.first(configuration.corpus.max_samples)
         training = configuration.training
-        model = model or build(configuration.model, len(corpus.tokenizer), training.seed)
+        begun = has_begun(folder)
+        if model is None:
+            model = build(configuration.model, len(corpus.tokenizer), training.seed)
+            if isinstance(model, FixedPointModel) and configuration.model.embedding == "gpt2" and not begun:
+                model.take_embedding(gpt2_embedding(corpus.tokenizer))
         self._fingerprint = _fingerprint(configuration)
         self._checkpoints = Checkpoints(folder, self._fingerprint)
         # Before the folder is made, so that what cannot be trained leaves none behind.
-        self._state = self._newest_state(model) if has_begun(folder) else TrainState.create(training, model)
+        self._state = self._newest_state(model) if begun else TrainState.create(training, model)
         self._state.fingerprint = self._fingerprint
         self.notes = self._state.notes
         """What the user should know, a line each; emptied by whoever passes it on."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _remove_drafts(folder)
+            remove_drafts(folder, (STATE, WEIGHTS, CONFIGURATION, FILE_NAME, CACHE_FILE))
             corpus.tokenizer.save(folder)
-            self._write_configuration()
+            self._write_configuration(folder)
             self.notes += self._checkpoints.mend_weights(self._state)
         except OSError as error:
             raise UsageError(
@@ -99,10 +108,10 @@ class Run:
             return ""
         return f" ({', '.join(keys)})" if keys else ""
 
-    def _write_configuration(self) -> None:
+    def _write_configuration(self, folder: Path) -> None:
         """Also when a run goes on: it may have been given more epochs."""
         text = json.dumps(self.configuration.to_dict() | {"vocab_size": len(self._corpus.tokenizer)}, indent=2)
-        write_text(self.folder / CONFIGURATION, text + "\n")
+        write_text(folder / CONFIGURATION, text + "\n")
 
     @property
     def history(self) -> list[EpochResult]:
@@ -145,8 +154,47 @@ class Run:
         except ValueError as error:
             raise UsageError(str(error)) from None
         self.configuration = replace(self.configuration, training=training)
-        self._write_configuration()
+        self._write_configuration(self.folder)
         self._state.judge(training)
+
+    @property
+    def model_size(self) -> int:
+        """Trainable scalars."""
+        return sum(each.numel() for each in self._state.parameters)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        return len(self._corpus.tokenizer)
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the weights as they are now, on the CPU."""
+        return {name: each.to("cpu", copy=True) for name, each in self._state.model.state_dict().items()}
+
+    def best(self) -> tuple[int, dict[str, Tensor]]:
+        """The best epoch so far and its weights, on the CPU and never changed; there must be a finished epoch."""
+        assert self._state.best_epoch is not None
+        assert self._state.best is not None
+        return self._state.best_epoch, self._state.best
+
+    def write_checkpoint(self, folder: Path, epoch: int, weights: Mapping[str, Tensor]) -> None:
+        """Write a folder of the same kind as the run's own, without a state: weights of one of its epochs.
+
+        Raises:
+            OSError: it cannot be written to.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_drafts(folder, (WEIGHTS, CONFIGURATION, FILE_NAME))
+        self._corpus.tokenizer.save(folder)
+        self._write_configuration(folder)
+        save_weights(weights, folder / WEIGHTS, {"epoch": str(epoch), "fingerprint": self._fingerprint})
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Have it done in the background, before any state is on disk that is newer than what the run holds now.
+
+        An OSError of it ends the run as one of a checkpoint does.
+        """
+        self._checkpoints.also(work)
 
     def evaluate(self) -> Evaluation:
         """The weights as they are, on the validation split."""
@@ -208,25 +256,6 @@ def _begun_with(plain: dict[str, Any]) -> dict[str, Any]:
     training = plain["training"]
     kept = {key: value for key, value in training.items() if key not in free}
     return plain | {"training": kept | {"schedule_epochs": training.get("schedule_epochs") or training["epochs"]}}
-
-
-def _remove_drafts(folder: Path) -> None:
-    """Remove what processes that are gone did not finish writing."""
-    for draft in folder.glob(".*.*"):
-        name, _, process = draft.name[1:].rpartition(".")
-        if name in (STATE, WEIGHTS, CONFIGURATION, FILE_NAME, CACHE_FILE) and process.isdecimal() and not _lives(int(process)):
-            draft.unlink(missing_ok=True)
-
-
-def _lives(process: int) -> bool:
-    """Whether there is another process of this number on this machine."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return process != os.getpid()
 
 
 def log_line(result: EpochResult) -> str:

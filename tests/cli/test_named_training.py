@@ -1,0 +1,105 @@
+"""`train` under a name, with more epochs and with presets, as a user meets it."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tune_newllm.cli.main import main
+
+TINY = """\
+corpus: {name: toy, vocab_size: 100, window: 16}
+model: {embed_dim: 8, hidden_dim: 16, ctx_dim: 8, num_layers: 1}
+training: {epochs: 2, precision: fp32, device: cpu, batch_size: 64, lr: 1e-2, lr_schedule: cosine}
+parameters:
+  training.batch_size: {values: [8, 16]}
+"""
+NAME = "new_llm_toy_ctx8_layers1_hidden16"
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path):
+    """Run a command in this process and an empty folder that has tiny.yaml: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+
+    def run_here(*args):
+        monkeypatch.setattr(sys, "argv", ["tune_newllm", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out = capsys.readouterr()
+        return ended.value.code, out.out, out.err
+
+    return run_here
+
+
+def test_an_experiment_under_a_name_from_training_to_evaluation(call, monkeypatch):
+    code, out, _ = call("train", "tiny.yaml", "--name", "auto")
+    assert code == 0
+    folder = Path("runs") / NAME
+    assert f"best      {folder}/best_{NAME}\n" in out
+    kept = {path.name for path in folder.iterdir() if path.name.startswith(("best", NAME))}
+    assert kept == {
+        *(f"best_{NAME}", f"{NAME}_epoch_2", f"{NAME}_final", f"{NAME}_progress.json"),
+        *(f"{NAME}_training_curves.html", f"{NAME}_training_curves.png"),
+    }
+    assert call("evaluate", folder / f"best_{NAME}", "--split", "validation")[0] == 0
+    assert f"--int8 --to runs/{NAME}_int8" in out
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: name != "matplotlib" and found(name, *rest))
+    code, out, err = call("train", "tiny.yaml", "--name", "again", "--json")
+    assert "pip install 'tune-newllm[curves]'" in err
+    assert json.loads(out)["best"] == "runs/again/best_again"
+    assert not list(Path("runs/again").glob("*.png"))
+    code, _, err = call("train", "tiny.yaml", "--name", "a/b")
+    assert code == 2
+    assert "a/b" in err
+
+
+def test_more_epochs_with_the_schedule_as_it_was_or_with_another_by_choice(call):
+    train = ("train", "tiny.yaml", "--to", "run")
+    code, _, err = call(*train, "--new-schedule")
+    assert (code, Path("run").exists()) == (2, False)
+    assert "run holds none" in err
+    assert call(*train)[0] == 0
+    err = call(*train)[2]
+    assert "all 2 epochs are trained; --epochs 4 would give it more" in err
+    err = call(*train, "--epochs", "3")[2]
+    assert "its learning rate has fallen to 0" in err
+    assert "lr 0  " in err
+    code, _, err = call(*train, "--epochs", "5", "--set", "training.lr=2e-3")
+    assert code == 2
+    assert "another training.lr: continue it as it was, add --new-schedule to go on with that from here" in err
+    again = (*train, "--epochs", "5", "--set", "training.lr=2e-3", "--new-schedule", "--json")
+    history = json.loads(call(*again)[1])["history"]
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5]
+    assert history[2]["lr"] == 0 < history[4]["lr"] < history[3]["lr"] < 2e-3
+    written = json.loads(Path("run/configuration.json").read_text())["training"]
+    assert (written["schedule_epochs"], written["lr_stages"][0]["after"], written["lr_stages"][0]["lr"]) == (2, 3, 2e-3)
+    code, out, err = call(*again)
+    assert (code, json.loads(out)["history"]) == (0, history)
+    code, _, err = call(*train, "--epochs", "6", "--set", "training.batch_size=32", "--new-schedule")
+    assert code == 2
+    assert "another training.batch_size: continue it as it was or" in err
+
+
+def test_a_preset_is_shown_without_its_gpu_and_refused_without_it(call):
+    own = ("--set", "training.precision=fp32")
+    anywhere = ("--set", "training.device=auto")
+    code, out, err = call("train", "tiny.yaml", "--preset", "l4", "--dry-run", "--json", *anywhere)
+    facts = json.loads(out)
+    assert (code, facts["batch_size"], facts["precision"]) == (0, 2048, "bf16")
+    # The file has 1e-2 at batch 64.
+    assert facts["learning_rate"] == pytest.approx(1e-2 * (2048 / 64) ** 0.5)
+    assert "preset l4: batch size 2,048, precision bf16" in err
+    code, _, err = call("train", "tiny.yaml", "--preset", "l4", *anywhere)
+    assert code == 2
+    assert "--dry-run shows what it would choose" in err
+    # The file's `device: cpu` has this machine's memory decide; a search keeps what it searches.
+    assert call("train", "tiny.yaml", "--preset", "rtx3060", "--to", "run", "--epochs", "1", *own)[0] == 0
+    assert json.loads(Path("run/configuration.json").read_text())["training"]["batch_size"] == 256
+    plan = json.loads(call("search", "tiny.yaml", "--preset", "t4", "--dry-run", "--json", "--set", "run_cap=1")[1])
+    assert "training.batch_size" in plan["spec"]["parameters"]
+    assert plan["spec"]["training"]["lr_rule"] == "sqrt"
