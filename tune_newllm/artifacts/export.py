@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -220,7 +220,7 @@ def _model_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """What `config.json` says."""
     own = _OWN.get(checkpoint.configuration.model.family)
     if own is None:
-        theirs: dict[str, Any] = checkpoint.model.transformer.config.to_dict()
+        theirs: dict[str, Any] = cast(Any, checkpoint.model).transformer.config.to_dict()
         return theirs | {"architectures": ["GPT2LMHeadModel"], "dtype": "float32", **_IDS}
     model = asdict(checkpoint.configuration.model)
     place = f"{own.code[0].stem}.{own.name}"

@@ -104,15 +104,11 @@ def _asked(text: str) -> "Asked":
 
         config = load_spec(path, []).model_copy(update={"parameters": {}}).configuration().corpus
         return Asked(path.stem, lambda _: config)
-    files: dict[str, str | None] = dict.fromkeys(("train", "validation", "test"))
-    if path.is_file():
-        name, files = "text", dict.fromkeys(files, text)
-    else:
-        name = text
+    name, file = ("text", text) if path.is_file() else (text, None)
 
     def config_of(window: CorpusConfig) -> CorpusConfig:
         """The corpus cut into windows as a checkpoint's own."""
         turns = "plain" if path.suffix == ".txt" else window.turns
-        return replace(window, name=name, field="text", turns=turns, **files)
+        return replace(window, name=name, field="text", turns=turns, train=file, validation=file, test=file)
 
     return Asked(path.name if path.is_file() else text, lambda checkpoint: config_of(checkpoint.configuration.corpus))
