@@ -235,10 +235,11 @@ def test_a_checkpoint_holds_the_best_weights(trained, corpus):
     assert evaluate(checkpoint.model, corpus.validation, device="cpu").loss == pytest.approx(min(losses), rel=1e-6)
 
 
-def test_transformers_reads_an_export_to_the_same_logits(trained, corpus, tmp_path):
+def test_transformers_reads_an_export_to_the_same_logits(trained, corpus, tmp_path, capfd):
+    result = export(trained.folder, tmp_path / "exported", corpus=corpus, provenance={})
+    assert capfd.readouterr() == ("", "")
     from transformers import AutoModelForCausalLM
 
-    result = export(trained.folder, tmp_path / "exported", corpus=corpus, provenance={})
     ours = load_checkpoint(trained.folder).model
     assert result.parameters == parameter_count(trained.configuration.model, len(corpus.tokenizer))
     remote = trained.configuration.model.family != "gpt2"
