@@ -10,9 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import torch
-from torch import Tensor, nn
-
 from tune_newllm.artifacts.card import model_card
 from tune_newllm.artifacts.checkpoint import Checkpoint, load_checkpoint
 from tune_newllm.artifacts.compare import evaluate_checkpoint
@@ -25,17 +22,15 @@ from tune_newllm.artifacts.quantize import (
     quantization_config,
     verdict,
 )
+from tune_newllm.artifacts.reproduction import verify
 from tune_newllm.artifacts.sizes import stored_bytes
 from tune_newllm.data.corpora import PreparedCorpus
 from tune_newllm.data.tokenizer import BOS, EOS, PAD, SPECIAL, UNK
-from tune_newllm.errors import TuneError, UsageError
+from tune_newllm.errors import UsageError
 from tune_newllm.models import config as model_config
 from tune_newllm.models import context_scan, context_vector, fixed_point, products, protocol, recurrence
-from tune_newllm.models.torchao import load_torchao
-from tune_newllm.training.batches import to_tensors
 from tune_newllm.training.checkpoints import WEIGHTS
 from tune_newllm.training.device import resolve_device
-from tune_newllm.training.loop import evaluate
 from tune_newllm.training.run import CONFIGURATION
 from tune_newllm.training.weights import save_weights
 
@@ -80,8 +75,6 @@ _OWN = {
         ),
     ),
 }
-_TOLERANCE = 1e-4
-"""Largest difference allowed between a logit (or the validation loss) before and after the export."""
 _IDS = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
 
 
@@ -154,7 +147,7 @@ def export(
     with _draft(to) as draft:
         _write(draft, loaded, provenance | {"corpus_fingerprint": corpus.fingerprint}, card)
         _write_json(draft / "summary.json", asdict(result))
-        _verify(draft, loaded, corpus, validation.loss)
+        verify(draft, loaded, corpus, validation.loss, code=loaded.configuration.model.family in _OWN)
     return result
 
 
@@ -247,67 +240,3 @@ def _drop_eos(path: Path) -> None:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-class _OnlyLogits(nn.Module):
-    """An exported model behind our own protocol, so that it is measured by the same code."""
-
-    def __init__(self, exported: nn.Module) -> None:
-        super().__init__()
-        self.exported = exported
-
-    def forward(self, tokens_BT: Tensor) -> tuple[Tensor, None]:
-        return self.exported(tokens_BT).logits, None
-
-
-def _verify(folder: Path, checkpoint: Checkpoint, corpus: PreparedCorpus, val_loss: float) -> None:
-    """Raise TuneError unless transformers reads the folder to the same token ids, logits and validation loss."""
-    device = str(next(checkpoint.model.parameters()).device)
-    exported, tokenizer = _load_with_transformers(folder, checkpoint.configuration.model.family in _OWN)
-    model = _OnlyLogits(exported.to(device)).eval()
-    tokens_BT, _ = to_tensors(corpus.validation[:8], device)
-    with torch.no_grad():
-        logits_difference = (checkpoint.model(tokens_BT)[0] - model(tokens_BT)[0]).abs().max().item()
-    if corpus.carries:
-        # Of a model behind transformers' interface every row is read from the start of a text.
-        val_loss = evaluate(checkpoint.model, corpus.validation, device=device).loss
-    loss_difference = abs(evaluate(model, corpus.validation, device=device).loss - val_loss)
-    text = checkpoint.tokenizer.decode(corpus.validation[0].tolist(), skip_special=True)
-    same_ids = tokenizer(text)["input_ids"] == checkpoint.tokenizer.encode_prompt(text)
-    if not (logits_difference <= _TOLERANCE and loss_difference <= _TOLERANCE and same_ids):
-        raise TuneError(
-            f"the export does not reproduce the checkpoint: logits differ by up to {logits_difference:.2g}, validation "
-            f"loss by {loss_difference:.2g} (allowed: {_TOLERANCE}), token ids {'agree' if same_ids else 'differ'}; "
-            "nothing was written"
-        )
-
-
-def _load_with_transformers(folder: Path, code: bool) -> tuple[nn.Module, Any]:
-    load_torchao()
-    with _quiet_transformers():
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        options = {"trust_remote_code": code, "local_files_only": True}
-        try:
-            model = AutoModelForCausalLM.from_pretrained(folder, **options)
-            return model, AutoTokenizer.from_pretrained(folder, **options)
-        except OSError as error:
-            raise TuneError(
-                f"transformers cannot load the export ({error}): if its cache cannot be written, set HF_HOME; "
-                "nothing was written"
-            ) from error
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
