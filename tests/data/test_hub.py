@@ -203,12 +203,12 @@ def test_any_dataset_with_its_own_splits_and_field(ask):
 
 
 def test_dialogues_under_names_of_our_own(ask):
-    plain = ask("dailydialog")
+    plain = ask("dailydialog", window=16)
     assert plain["words"] == ["hello , jim . fine !"] * 2
     assert plain["held_out"] == {"validation": 2, "test": 2}
     marked = ask("dailydialog", turns="marked", window=16)
     assert marked["words"] == ["<|speaker1|> hello , jim . <|speaker2|> fine !"] * 2
-    assert ask("hf:OpenRL/daily_dialog", field="dialog")["fingerprint"] == plain["fingerprint"]
+    assert ask("hf:OpenRL/daily_dialog", field="dialog", window=16)["fingerprint"] == plain["fingerprint"]
 
 
 def test_what_is_held_out_of_ultrachat_does_not_depend_on_the_amount_of_data(ask):
