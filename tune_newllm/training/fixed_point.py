@@ -64,8 +64,7 @@ def prepared(
             record.
 
     Raises:
-        DivergedError: a loss of phase one is not finite.
-        DegenerateError: by the original's rule there is nothing to go on with.
+        DegenerateError: a loss of phase one is not finite, or by the original's rule there is nothing to go on with.
         InfeasibleError: memory does not suffice.
     """
     with scratch(folder) as place:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tune_newllm.errors import DivergedError
+from tune_newllm.errors import DegenerateError
 from tune_newllm.models.fixed_point import FixedPointModel
 from tune_newllm.training.batches import PAD, ContextRows
 from tune_newllm.training.context_cache import fill
@@ -72,7 +72,7 @@ class Teacher:
         """Read all contexts, then teach until they have converged or the iterations are used up.
 
         Raises:
-            DivergedError: a loss is not finite; by the original's procedure, those of all batches of an iteration.
+            DegenerateError: a loss is not finite; by the original's procedure, those of all batches of an iteration.
         """
         config, began = self._config, time.perf_counter()
         fill(self._model, self._rows, self._device)
@@ -127,7 +127,7 @@ class Teacher:
     def _shares(self, sums_4: Tensor, skipped: int) -> tuple[float, float, float]:
         error, spread, seen, converged = sums_4.tolist()
         if not math.isfinite(error + spread) or skipped == len(self._starts):
-            raise DivergedError(1, 0, math.nan)
+            raise DegenerateError("phase one's loss is no number any more: lower training.fixed_point.lr or its noise")
         return error / seen, spread / seen, converged / np.count_nonzero(self._rows.windows[:, :-1] != PAD)
 
     def _places(self, start: int) -> NDArray[np.int64]:
