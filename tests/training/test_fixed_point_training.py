@@ -178,7 +178,7 @@ def test_it_stops_when_contexts_stay_but_not_before_the_least_iterations(change,
 @pytest.mark.parametrize("procedure", ["mended", "original"])
 def test_a_loss_that_is_no_number_is_divergence(procedure, stream):
     taught, *_ = teacher(stream(9), True, replace(PHASE_ONE, procedure=procedure, noise=1e39))
-    with pytest.raises(DegenerateError, match="lower training.fixed_point.lr"):
+    with pytest.raises(DegenerateError, match=r"lower training\.fixed_point\.lr"):
         list(taught.iterations())
 
 
