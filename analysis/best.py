@@ -68,6 +68,11 @@ def best(sweep: Sweep, k: int = 10) -> Best:
     return Best(ranked.head(k), margin, noise, count, not complete.empty)
 
 
+def seed_variance(ranked: pd.DataFrame) -> float:
+    """Mean variance over seeds of the best configurations, whose rows are in order; NaN without seeds."""
+    return float((ranked["deviation"].head(NOISE_OF) ** 2).mean())
+
+
 def _whole(complete: pd.DataFrame, trials: pd.DataFrame, seeds: int) -> pd.DataFrame:
     """The complete trials of those configurations that have all their replicates here; all while none has."""
     lost = trials["state"].isin(("crashed", "failed")).groupby(trials["number"]).sum()
@@ -76,9 +81,9 @@ def _whole(complete: pd.DataFrame, trials: pd.DataFrame, seeds: int) -> pd.DataF
 
 
 def _errors(ranked: pd.DataFrame) -> pd.Series:
-    """Standard error of each configuration's distance to the best: sigma * sqrt(1/n1 + 1/n), where sigma^2 is the mean
-    variance over seeds of the best configurations; NaN without seeds."""
-    variance = float((ranked["deviation"].head(NOISE_OF) ** 2).mean())
+    """Standard error of each configuration's distance to the best: sigma * sqrt(1/n1 + 1/n), where sigma^2 is the
+    `seed_variance`; NaN without seeds."""
+    variance = seed_variance(ranked)
     counts = ranked["replicates"].astype("float64")
     first = 1 / counts.iloc[0] if len(counts) else math.nan
     return (variance * (first + 1 / counts)) ** 0.5

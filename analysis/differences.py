@@ -55,9 +55,9 @@ def range_words(rule: Any) -> str:
     """A parameter's range in few words."""
     if not isinstance(rule, Mapping):
         return shown(rule)
+    when = f", when {' and '.join(f'{p} is {_wanted(v)}' for p, v in _flat_when(rule))}" if rule.get("when") else ""
     if "value" in rule:
-        return shown(rule["value"])
-    when = f", when {', '.join(f'{p} is {shown(v)}' for p, v in _flat_when(rule))}" if rule.get("when") else ""
+        return f"{shown(rule['value'])}{when}"
     if isinstance(rule.get("values"), list):
         return f"searched: {', '.join(map(shown, rule['values']))}{when}"
     low, high = rule.get("min"), rule.get("max")
@@ -65,6 +65,10 @@ def range_words(rule: Any) -> str:
         scale = " (log)" if "log" in str(rule.get("distribution")) else ""
         return f"searched: {digits(low)} to {digits(high)}{scale}{when}"
     return f"searched: {json.dumps(dict(rule), default=str)}"
+
+
+def _wanted(value: Any) -> str:
+    return " or ".join(map(shown, value)) if isinstance(value, list) else shown(value)
 
 
 def _flat_when(rule: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -5,14 +5,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from .best import best
+import pandas as pd
+
+from .best import NOISE_OF, best, seed_variance
 from .load import Sweep
 from .once import once
-from .standings import Standing, standings
 from .words import counted, digits, duration, listed
 
 FAMILY = "model.family"
 
+UNTOLD = ("running", "interrupted", "crashed", "failed")
+"""States that say nothing of a learning rate."""
 LEAST_CONFIGURATIONS = 3
 """That a family's best one should have been chosen from."""
 UNEQUAL = 1.1
@@ -29,7 +32,7 @@ class Family(NamedTuple):
     behind: float
     """The best family's loss."""
     noise: float | None
-    """Two standard errors of `behind` by the spread over seeds; None for the best one, and where there are no seeds."""
+    """Two standard errors of `behind`, as `best` has them; None for the best one, and where there are no seeds."""
     lr: float
     tokens: int
     """In all epochs that it was asked for."""
@@ -49,29 +52,36 @@ def families(sweep: Sweep) -> list[Family]:
     names = _tried(sweep)
     if len(names) < 2:
         return []
-    # Each as if the sweep had tried it alone.
-    parts = {name: replace(sweep, trials=sweep.trials[sweep.trials[FAMILY] == name]) for name in names}
-    return [_family(parts[each.sweep], each) for each in standings(list(parts.values()), names)]
+    # Each as if the sweep had tried it alone, but with the noise of all.
+    parts = [(name, replace(sweep, trials=sweep.trials[sweep.trials[FAMILY] == name])) for name in names]
+    ranked = [(name, part, best(part, len(part.trials))) for name, part in parts]
+    found = [(name, part, ranking.trials) for name, part, ranking in ranked if ranking.full_fidelity]
+    found.sort(key=lambda each: float(each[2]["mean"].iloc[0]))
+    variance = seed_variance(best(sweep, NOISE_OF).trials)
+    return [_family(name, part, rows, found[0][2], variance) for name, part, rows in found]
 
 
 def _tried(sweep: Sweep) -> list[str]:
     return sorted(sweep.trials[FAMILY].dropna().unique()) if FAMILY in sweep.searched else []
 
 
-def _family(sweep: Sweep, standing: Standing) -> Family:
-    ranked = best(sweep, len(sweep.trials)).trials
-    first = ranked.iloc[0]
+def _family(name: str, sweep: Sweep, ranked: pd.DataFrame, lowest: pd.DataFrame, variance: float) -> Family:
+    """One family, by its ranked configurations and those of the best family."""
+    first, leader = ranked.iloc[0], lowest.iloc[0]
+    alone = ranked is lowest or math.isnan(variance)
+    noise = None if alone else 2 * math.sqrt(variance * (1 / leader["replicates"] + 1 / first["replicates"]))
     last = sweep.epochs[sweep.epochs["trial_id"] == first["trial_id"]].iloc[-1]
     asked = float(sweep.setting("training.epochs")[ranked.index[0]] or last["epoch"])
-    rates = sweep.trials.loc[sweep.trials["full_fidelity"], "lr"].dropna()
+    # Those that were stopped early or diverged tell that the best rate lies on this side of them.
+    rates = sweep.trials.loc[~sweep.trials["state"].isin(UNTOLD), "lr"].dropna()
     edges = {float(rates.max()): "highest", float(rates.min()): "lowest"} if rates.nunique() > 1 else {}
     size = float(sweep.trials["model_size"].astype("Float64")[ranked.index[0]] or math.nan)
     return Family(
-        name=standing.sweep,
+        name=name,
         trial_id=str(first["trial_id"]),
-        loss=standing.loss,
-        behind=standing.behind,
-        noise=standing.noise,
+        loss=float(first["mean"]),
+        behind=float(first["mean"] - leader["mean"]),
+        noise=noise,
         lr=float(first["lr"]),
         tokens=round(float(last["tokens"] / last["epoch"]) * asked),
         parameters=None if math.isnan(size) else int(size),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 LABELS = {
+    "corpus.max_samples": "training texts",
     "training.lr": "learning rate",
     "training.batch_size": "batch size",
     "training.beta1": "beta 1",

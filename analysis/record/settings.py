@@ -82,15 +82,17 @@ def _search(sweep: Sweep) -> list[str]:
 def _fixed(sweep: Sweep, defaults: Mapping[str, Any]) -> Iterator[list[str]]:
     """Path, value and default of what is not searched."""
     rules = sweep.spec.get("parameters") or {}
-    constant = {path: rule["value"] for path, rule in rules.items() if isinstance(rule, Mapping) and "value" in rule}
+    constant = {path: rule for path, rule in rules.items() if isinstance(rule, Mapping) and "value" in rule}
     for section in _SECTIONS:
-        values = {path: configured(sweep.spec, path) for path in _leaves(sweep.spec.get(section), section)}
-        values |= {path: value for path, value in constant.items() if path.startswith(f"{section}.")}
-        for path, value in values.items():
-            usual = configured(defaults, path)
+        for path in _leaves(sweep.spec.get(section), section):
+            value, usual = configured(sweep.spec, path), configured(defaults, path)
             hidden = any(path == each or path.startswith(f"{each}.") for each in sweep.searched)
             if not hidden and (value != usual if defaults else value is not None):
                 yield [code(path), *(plain(cut(shown(each), LONGEST_VALUE)) for each in (value, usual))]
+        for path, rule in constant.items():
+            if path.startswith(f"{section}."):
+                texts = (range_words(rule), shown(configured(defaults, path)))
+                yield [code(path), *(plain(cut(text, LONGEST_VALUE)) for text in texts)]
 
 
 def _leaves(content: Any, prefix: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..best import best
+from ..data_law import DATA
 from ..load import Sweep
 from ..words import label, shown
 from .step import Step, search, setting
@@ -22,7 +23,8 @@ def widenings(sweep: Sweep) -> Iterator[Step]:
         return
     # As Python's own numbers, which numpy's are not.
     row, rules = ranking.trials.to_dict("records")[0], sweep.spec.get("parameters") or {}
-    for path in sweep.searched:
+    # Of data more is always better; its own law says by how much.
+    for path in (path for path in sweep.searched if path != DATA):
         value, rule = row[path], rules.get(path)
         if (
             isinstance(value, int | float)

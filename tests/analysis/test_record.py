@@ -217,6 +217,7 @@ def test_what_more_data_should_bring(tmp_path):
     ]
     sweep = made(tmp_path, trials, spec | {"training": SPEC["training"] | {"epochs": 1}})
     step = step_on(sweep, "Twice the data")
+    assert "Widen" not in " ".join(each.reason for each in next_steps(sweep))
     assert step.reason.startswith("Twice the data should bring perplexity 35.4 to 25 (95 % prediction interval")
     assert "--set corpus.max_samples=1600" in step.command
     text = record(sweep)

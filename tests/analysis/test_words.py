@@ -53,7 +53,7 @@ def test_durations() -> None:
 
 
 def test_names_and_counts() -> None:
-    assert [label("training.lr"), label("corpus.max_samples")] == ["learning rate", "max samples"]
+    assert [label("training.lr"), label("training.micro_batch")] == ["learning rate", "micro batch"]
     assert [counted(1, "trial"), counted(1000, "trial")] == ["1 trial", "1,000 trials"]
 
 
