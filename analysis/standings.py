@@ -1,4 +1,4 @@
-"""Where the best configurations of several sweeps, or of several parts of one, stand among each other."""
+"""Where the best configurations of several sweeps stand among each other."""
 
 import math
 from collections.abc import Sequence
