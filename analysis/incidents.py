@@ -44,7 +44,7 @@ def _extensions(sweep: Sweep) -> list[dict[str, Any]]:
     for event in sweep.events:
         if isinstance(event, SweepExtended):
             change = {"run_cap": [cap, event.run_cap], "epochs": [epochs, event.epochs]}
-            rows.append(change | {"continued": list(event.continued)})
+            rows.append(change | {"continued": list(event.continued), "new_schedule": event.new_schedule})
             cap, epochs = event.run_cap, event.epochs
     return rows
 
@@ -56,6 +56,7 @@ def _steps(rows: Iterable[Mapping[str, Any]]) -> str:
         changed = [(row[key], noun) for key, noun in (("run_cap", "configurations"), ("epochs", "epochs"))]
         words = [f"from {_limit(old)} to {_limit(new)} {noun}" for (old, new), noun in changed if old != new]
         going = f", {counted(len(row['continued']), 'trial')} going on" if row["continued"] else ""
+        going += " with their learning-rate schedule once more" if row["new_schedule"] and going else ""
         said.append((" and ".join(words) or "by nothing") + going)
     return ", then ".join(said)
 

@@ -69,7 +69,7 @@ def test_answers_say_what_befell_the_sweep(tmp_path: Path) -> None:
         f"Once that is mended, go on with: python -m tune_newllm resume {tmp_path / 's'}",
     ]
     assert analysis.summary(sweep)["incidents"] == {
-        "extensions": [{"run_cap": [3, 7], "epochs": [4, 8], "continued": ["t0000"]}],
+        "extensions": [{"run_cap": [3, 7], "epochs": [4, 8], "continued": ["t0000"], "new_schedule": False}],
         "changed_code": [
             {"files": ["models/recurrence.py", "data/CUDA error.py"], "from_trial": "t0003", "midway": ["t0000"]}
         ],
