@@ -12,7 +12,7 @@ from tune_newllm.artifacts.evaluation import Asked, evaluate_all
 from tune_newllm.artifacts.generate import Sampling, generate
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import prepare
-from tune_newllm.models import ModelConfig
+from tune_newllm.models import ModelConfig, build
 from tune_newllm.training.config import Configuration, TrainingConfig
 from tune_newllm.training.run import Run
 
@@ -113,3 +113,13 @@ def test_speed_is_measured_on_demand(run, monkeypatch):
     found = evaluated([run], speed=True)
     assert [row["checkpoint"] for row in found["passes"]] == ["run"] * 2
     assert [(row["batch"], row["context"]) for row in found["readings"]] == [(1, 16), (32, 16)]
+
+
+def test_a_stream_has_figures_per_word_too(checkpoint):
+    asked = dataclasses.replace(checkpoint.configuration.corpus, windowing="stream")
+    stream = prepare(asked, tokenizer=checkpoint.tokenizer)
+    shape = ModelConfig(family="fixed_point", embed_dim=8, ctx_dim=8, num_layers=1)
+    model = build(shape, checkpoint.vocab_size, seed=0).eval()
+    score = evaluate_checkpoint(dataclasses.replace(checkpoint, model=model), "validation", stream)
+    assert score.targets == stream.stats["validation"]["tokens"] - 1
+    assert score.nats_per_word == pytest.approx(score.loss * score.targets / stream.stats["validation"]["words"])
