@@ -38,13 +38,18 @@ class TrainingCurves(NamedTuple):
 def training_curves_data(progress: Mapping[str, Any]) -> TrainingCurves:
     """The curves in a `NAME_progress.json`."""
     return TrainingCurves(
-        progress["model_name"],
-        list(range(1, progress["current_epoch"] + 1)),
-        *(progress[key] for key in ("train_losses", "val_losses", "train_ppls", "val_ppls")),
-        *(progress[key] for key in ("val_accs", "lrs", "clips")),
-        progress["best_epoch"],
-        [stage["after"] for stage in progress["lr_stages"]],
-        tallest_ppl(progress["val_ppls"]),
+        name=progress["model_name"],
+        epochs=list(range(1, progress["current_epoch"] + 1)),
+        train_losses=progress["train_losses"],
+        val_losses=progress["val_losses"],
+        train_ppls=progress["train_ppls"],
+        val_ppls=progress["val_ppls"],
+        accuracies=progress["val_accs"],
+        rates=progress["lrs"],
+        limits=progress["clips"],
+        best=progress["best_epoch"],
+        courses=[stage["after"] for stage in progress["lr_stages"]],
+        tallest=tallest_ppl(progress["val_ppls"]),
     )
 
 

@@ -33,6 +33,8 @@ def training_png(data: TrainingCurves) -> bytes:
 
 
 def _panel(axes: "Axes", data: TrainingCurves, train: Values, validation: Values, label: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for values, name, colour, marker in ((train, "train", TRAIN, "o"), (validation, "validation", VALIDATION, "s")):
         known = [math.nan if value is None else value for value in values]
         axes.plot(data.epochs, known, color=colour, marker=marker, markersize=4, linewidth=1.5, label=name)
@@ -44,6 +46,6 @@ def _panel(axes: "Axes", data: TrainingCurves, train: Values, validation: Values
         axes.axvline(epoch + 0.5, color=MUTED, linestyle=":", linewidth=1)
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, alpha=0.3)
     axes.legend()

@@ -157,8 +157,8 @@ def _opened_run(
         if has_begun(folder):
             free = {"training.lr", "training.lr_schedule"} if new_schedule else set()
             configuration = _continued(folder, read_configuration(folder), configuration, free | set(chosen))
-        model = start.begin(configuration, len(corpus.tokenizer)) if start else None
-        run = Run(folder, configuration, corpus, model)
+        taken = start.begin(configuration, len(corpus.tokenizer)) if start else None
+        run = Run(folder, configuration, corpus, taken)
         if start:
             found = run.evaluate()
             click.echo(f"epoch   0  val {found.loss:.4f}  ppl {found.ppl:.2f}  acc {found.acc:.3f}", err=True)
