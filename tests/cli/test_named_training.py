@@ -99,7 +99,10 @@ def test_a_preset_is_shown_without_its_gpu_and_refused_without_it(call):
     assert "--dry-run shows what it would choose" in err
     # The file's `device: cpu` has this machine's memory decide; a search keeps what it searches.
     assert call("train", "tiny.yaml", "--preset", "rtx3060", "--to", "run", "--epochs", "1", *own)[0] == 0
-    assert json.loads(Path("run/configuration.json").read_text())["training"]["batch_size"] == 256
+    # Begun with it, a run keeps what a preset would now choose otherwise.
+    assert call("train", "tiny.yaml", "--preset", "t4", "--to", "run", "--epochs", "2", *own)[0] == 0
+    written = json.loads(Path("run/configuration.json").read_text())["training"]
+    assert (written["batch_size"], written["epochs"]) == (256, 2)
     plan = json.loads(call("search", "tiny.yaml", "--preset", "t4", "--dry-run", "--json", "--set", "run_cap=1")[1])
     assert "training.batch_size" in plan["spec"]["parameters"]
     assert plan["spec"]["training"]["lr_rule"] == "sqrt"

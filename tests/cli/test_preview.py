@@ -1,6 +1,7 @@
 """`search --dry-run`: the curves are the numbers that training uses, and the cost counts what will be run."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -25,9 +26,9 @@ def plan(tmp_path, capsys):
         path = tmp_path / "sweep.yaml"
         path.write_text(FILE + lines)
         spec = load_spec(path, overrides)
-        preview(spec, as_json=True)
+        preview(spec, as_json=True, base=Path())
         content = json.loads(capsys.readouterr().out)
-        preview(spec, as_json=False)
+        preview(spec, as_json=False, base=Path())
         return content, capsys.readouterr().out
 
     return run
