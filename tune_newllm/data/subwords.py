@@ -65,7 +65,7 @@ class SubwordTokenizer(Tokenizer):
         from tokenizers import Tokenizer as Inner
 
         cut = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-        content = {
+        content: dict[str, Any] = {
             "version": "1.0",
             "truncation": None,
             "padding": None,
