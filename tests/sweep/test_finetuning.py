@@ -65,13 +65,14 @@ def test_a_sweep_begins_with_a_checkpoint_and_resumes_without_it(ray_address, ba
                 start.begin(kept.base, 15)).evaluate()  # fmt: skip
     assert trials[0].epochs[1].val_loss == pytest.approx(began.loss, abs=0.01)
 
-    # With no copy of the corpus in the folder, moved, and with the checkpoint gone.
+    # With no prepared corpus anywhere, moved, and with the checkpoint gone.
     monkeypatch.setattr(engine, "LARGEST_COPIED_CORPUS", 0)
     limited = load_spec(FILE, [*asked, "budget.epochs=1"])
     stopped = search(limited, start, tmp_path / "two")
     assert not stopped.finished
     stopped.folder.rename(tmp_path / "moved")
-    shutil.rmtree(base)
+    for lost in (base, corpus.folder):
+        shutil.rmtree(lost)
     resumed = engine.resume(tmp_path / "moved", ["x"], lambda record: None, ["budget=null"])
     assert resumed.finished
     again = History(SweepFolder.open(resumed.folder).read()).trials.values()
