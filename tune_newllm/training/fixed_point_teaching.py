@@ -128,7 +128,8 @@ class Teacher:
         error, spread, seen, converged = sums_4.tolist()
         if not math.isfinite(error + spread) or skipped == len(self._starts):
             raise DegenerateError("phase one's loss is no number any more: lower training.fixed_point.lr or its noise")
-        return error / seen, spread / seen, converged / np.count_nonzero(self._rows.windows[:, :-1] != PAD)
+        tokens = int(np.count_nonzero(self._rows.windows[:, :-1] != PAD))
+        return error / seen, spread / seen, converged / tokens
 
     def _places(self, start: int) -> NDArray[np.int64]:
         return np.arange(start, min(start + self._batch, len(self._rows)))
