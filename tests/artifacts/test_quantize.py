@@ -164,6 +164,7 @@ def test_refuses_a_family_whose_layers_are_no_linear_layers(run, corpus, tmp_pat
         export(run, tmp_path / "new", corpus=corpus, provenance={}, int8="weights")
 
 
+@pytest.mark.slow
 def test_torchao_is_loaded_without_its_warnings():
     code = """
         from tune_newllm.models.torchao import load_torchao

@@ -182,6 +182,7 @@ resources: {cpus_per_trial: 1, max_concurrent: 1}
 """
 
 
+@pytest.mark.slow
 def test_a_budget_stops_a_sweep_and_a_larger_one_resumes_it_to_the_undisturbed_table(
     ray_address, tmp_path, monkeypatch
 ):
