@@ -37,7 +37,7 @@ class Family(NamedTuple):
     tokens: int
     """In all epochs that it was asked for."""
     parameters: int | None
-    """Trainable scalars."""
+    """Scalars of the model's weights."""
     seconds: float
     """Time spent in the epochs of the trial."""
     configurations: int

@@ -43,7 +43,7 @@ class Sweep:
             `crashes` counts the workers that the trial lost, `micro_batch` is the smallest number of sequences in one
             forward pass in any of its epochs (NA: not known).
             `value` is the lowest `val_loss` (nats per token) and NaN before the first epoch, `ppl` and `best_epoch`
-            belong to that epoch, `lr` is the effective peak learning rate, `model_size` counts trainable scalars,
+            belong to that epoch, `lr` is the effective peak learning rate, `model_size` counts its scalars,
             `plateau_step` is the optimizer step at which the trial left the unigram plateau (NA: it has not),
             `clipped_share` the share of clipped steps in its last epoch, `seconds` the time spent in epochs, `started`
             the UTC time at which a worker first took it. A parameter that a trial does not have is NaN. Replicates of a

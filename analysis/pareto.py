@@ -27,7 +27,7 @@ class Point(NamedTuple):
 
     trial_id: str
     cost: float
-    """Trainable scalars, seconds of training, or bytes at the peak."""
+    """Scalars of the model, seconds of training, or bytes at the peak."""
     mean: float
     """Mean loss of its seeds, nats per token."""
     behind: float
@@ -57,7 +57,7 @@ def pareto(sweep: Sweep) -> list[Front]:
     """The fronts over those costs that differ between configurations by more than noise.
 
     Ranked are configurations at full fidelity as in `best`, by the mean loss of their seeds. The cost is the number of
-    trainable scalars, the mean over the seeds of the time spent in epochs, or the highest peak memory of any epoch.
+    the model's scalars, the mean over the seeds of the time spent in epochs, or the highest peak memory of any epoch.
     """
     rows = full_fidelity(sweep)
     if len(rows) < 2:

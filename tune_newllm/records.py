@@ -110,7 +110,7 @@ class TrialCreated(_Row):
     lr: float | None = None
     """Effective peak learning rate, after the scaling rules; None where the configuration is impossible."""
     model_size: int | None = None
-    """Trainable scalars of the model; None likewise."""
+    """Scalars of the model's weights; None likewise."""
 
 
 class TrialStarted(_Row):

@@ -17,7 +17,8 @@ from ..markdown import bullets, paragraph, plain, table
 from ..rows import FAMILIES, POINTS, TEXTS, extrapolation, family_rows, point_rows
 from ..tables import absent, order
 from ..words import LONGEST_REASON, STATES, counted, cut, digits, fixed, label, shown
-from .course import Course, epoch_notes, epoch_table, phase_table, phase_words
+from .course import Course, epoch_notes, epoch_table, phase_table
+from .course_words import phase_words
 
 MOST_FAILURES = 10
 MOST_SIZES = 16

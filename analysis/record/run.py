@@ -9,7 +9,8 @@ from ..markdown import bullets, commands, paragraph, plain
 from ..run_folder import TRIAL
 from ..words import counted, digits, duration
 from .against import measured_as_published, published
-from .course import Course, course, epoch_notes, epoch_table, phase_table, phase_words
+from .course import Course, course, epoch_notes, epoch_table, phase_table
+from .course_words import phase_words
 from .environment import moment
 from .settings import fixed_settings
 from .step import again

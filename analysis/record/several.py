@@ -10,7 +10,8 @@ from ..load import Sweep
 from ..markdown import bullets, code, commands, paragraph, plain, table
 from ..words import counted, fixed
 from ..yardstick import conjoined
-from .course import Course, course, epochs_shown, phase_table, phase_words
+from .course import Course, course, epochs_shown, phase_table
+from .course_words import phase_words
 from .environment import moment, span
 from .results import data_tables
 from .step import again

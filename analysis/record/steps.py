@@ -13,7 +13,8 @@ from ..load import Sweep
 from ..proposal import NEXT_FILE, proposal
 from ..tables import absent, configured
 from ..words import counted, digits, duration, resume_command
-from .course import MUCH_LOWER, Course, least_progress
+from .course import Course
+from .course_words import MUCH_LOWER, least_progress
 from .step import Step, again, search, setting
 from .widening import widenings
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from tune_newllm.errors import DegenerateError, InfeasibleError
-from tune_newllm.models import ModelConfig, build
+from tune_newllm.models import ModelConfig, build, parameter_count
 from tune_newllm.models import context_scan as scans
 from tune_newllm.training import context_cache as cache
 from tune_newllm.training import fixed_point as phases
@@ -23,6 +23,7 @@ from tune_newllm.training.config import EarlyStoppingConfig, TrainingConfig
 from tune_newllm.training.fixed_point_config import FixedPointConfig
 from tune_newllm.training.fixed_point_teaching import Teacher
 from tune_newllm.training.loop import evaluate, fit
+from tune_newllm.training.optim import effective_lr
 from tune_newllm.training.state import TrainState
 from tune_newllm.training.step import train_step
 
@@ -286,6 +287,15 @@ def test_what_is_frozen_stays(stream):
     before = state.model.embedding.weight.clone()
     list(fit(state, stream(20), stream(9, seed=1), CONFIG, True))
     assert torch.equal(state.model.embedding.weight, before)
+
+
+def test_the_rate_is_that_of_the_size_on_record(stream):
+    config = replace(CONFIG, epochs=1, lr_size_rule="original", fixed_point=replace(PHASE_ONE, max_iterations=1))
+    state = TrainState.create(config, model())
+    result = next(fit(state, stream(20), stream(6, seed=1), config, carries=True))
+    # As a sweep writes it down before the training, without building the model.
+    assert result.lr == pytest.approx(effective_lr(config, parameter_count(MODEL, VOCAB)))
+    assert state.optimizers[0].param_groups[0]["lr"] == pytest.approx(result.lr)
 
 
 def test_a_resumed_training_is_the_uninterrupted_one(stream, tmp_path):

@@ -10,9 +10,8 @@ _CHOICES = {
     "ffn": ("plain", "residual"),
     "embedding": ("random", "gpt2"),
 }
-_WHOLE = (
-    *("embed_dim", "hidden_dim", "ctx_dim", "num_layers", "num_heads", "num_positions", "num_input_tokens", "blocks"),
-)
+_SIZES = ("embed_dim", "hidden_dim", "ctx_dim", "num_layers")
+_WHOLE = (*_SIZES, "num_heads", "num_positions", "num_input_tokens", "blocks")
 GPT2_EMBED_DIM = 768
 
 

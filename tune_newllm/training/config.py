@@ -101,6 +101,8 @@ class TrainingConfig:
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
     seed: int = 0
+    shuffle: bool = True
+    """Whether every epoch visits the windows in a new order; the original research's fixed-point training did not."""
     start: str | None = None
     """Folder of a checkpoint whose weights and tokenizer the training begins with; a relative path starts at the file
     that names it."""
@@ -128,6 +130,7 @@ class TrainingConfig:
             require(whole(self.micro_batch), "micro_batch must be auto or a whole number above 0", self.micro_batch)
         known = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device)
         require(known is not None, "device must be auto, cpu, mps, cuda or cuda:N", self.device)
+        require(isinstance(self.shuffle, bool), "shuffle must be true or false", self.shuffle)
         require(self.seed == 0 or whole(self.seed), "seed must be a whole number from 0 on", self.seed)
         words = self.new_words
         require(words == 0 or whole(words), "new_words must be a whole number from 0 on", words)

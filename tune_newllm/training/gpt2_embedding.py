@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tune_newllm.data.tokenizer import SPECIAL
 from tune_newllm.errors import CorpusError, UsageError
 from tune_newllm.models.config import GPT2_EMBED_DIM, ModelConfig
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _FILE, _NAMES = "model.safetensors", ("wte.weight", "transformer.wte.weight")
-_SPECIAL = 4
-"""Ids before GPT-2's first piece."""
 
 
 def as_had(config: ModelConfig, tokenizer: "Tokenizer", begun: ModelConfig | None = None) -> ModelConfig:
@@ -60,7 +59,7 @@ def gpt2_embedding(tokenizer: "Tokenizer") -> Tensor:
         raise CorpusError(
             f"{path} does not hold GPT-2's embedding ({error}): remove it, so that it is fetched"
         ) from None
-    if pieces_PE.shape != (len(tokenizer) - _SPECIAL, GPT2_EMBED_DIM):
+    if pieces_PE.shape != (len(tokenizer) - len(SPECIAL), GPT2_EMBED_DIM):
         raise CorpusError(f"{path} holds an embedding of {list(pieces_PE.shape)}, not one row for each piece")
     # The end of a text is GPT-2's last piece.
-    return torch.cat([pieces_PE[-1:].expand(_SPECIAL, -1), pieces_PE])
+    return torch.cat([pieces_PE[-1:].expand(len(SPECIAL), -1), pieces_PE])

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from tune_newllm.errors import DivergedError
@@ -31,7 +32,7 @@ from tune_newllm.training.device import peak_memory_bytes, reset_peak_memory
 from tune_newllm.training.fixed_point import prepared
 from tune_newllm.training.memory import unless_out_of_memory
 from tune_newllm.training.metrics import EpochResult, Evaluation, evaluate
-from tune_newllm.training.optim import effective_lr
+from tune_newllm.training.optim import effective_lr, model_size
 from tune_newllm.training.schedules import Position, lr_at
 from tune_newllm.training.state import TrainState
 from tune_newllm.training.step import Step, apply_gradients, check_finite, compute_gradients, read_all, train_step
@@ -151,8 +152,8 @@ def _train_epoch(state: TrainState, train: Rows, config: TrainingConfig, words: 
     probed = signals.probed_steps(steps)
     parameters = state.parameters
     stage = config.lr_stage(state.epoch)
-    peak_lr = effective_lr(replace(config, lr=stage.lr), sum(each.numel() for each in parameters))
-    order = epoch_order(len(train), config.seed, state.epoch)
+    peak_lr = effective_lr(replace(config, lr=stage.lr), model_size(state.model))
+    order = epoch_order(len(train), config.seed, state.epoch) if config.shuffle else np.arange(len(train))
     state.generator.manual_seed(dropout_seed(config.seed, state.epoch))
     for index in range(steps):
         position = Position(state.step, steps, config.laid_out_over, state.tokens, words.tokens)

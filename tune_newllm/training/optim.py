@@ -31,10 +31,15 @@ def effective_lr(config: TrainingConfig, model_size: int) -> float:
 
     Args:
         config: what is trained how.
-        model_size: trainable scalars of the model.
+        model_size: as the function of this name counts it.
     """
     lr = BATCH_RULES[config.lr_rule](config.lr, config.batch_size)
     return size_rule(lr, model_size) if config.lr_size_rule == "original" else lr
+
+
+def model_size(model: nn.Module) -> int:
+    """Scalars of a model's weights, those that are frozen too: what `parameter_count` says without building it."""
+    return sum(each.numel() for each in model.parameters())
 
 
 def build_optimizers(config: TrainingConfig, model: nn.Module) -> list[torch.optim.Optimizer]:
@@ -49,7 +54,7 @@ def build_optimizers(config: TrainingConfig, model: nn.Module) -> list[torch.opt
     """
     _leave_the_compiler_out()
     named = {name: each for name, each in model.named_parameters() if each.requires_grad}
-    lr = effective_lr(config, sum(each.numel() for each in named.values()))
+    lr = effective_lr(config, model_size(model))
     shared: Mapping[str, Any] = {"lr": lr, "weight_decay": config.weight_decay}
     if config.optimizer == "sgd":
         return [torch.optim.SGD(_groups(config, named.values()), momentum=config.beta1, fused=True, **shared)]

@@ -21,6 +21,7 @@ from tune_newllm.training.context_cache import CACHE_FILE
 from tune_newllm.training.continuation import rescheduled
 from tune_newllm.training.gpt2_embedding import gpt2_embedding
 from tune_newllm.training.loop import EpochResult, Evaluation, evaluate, fit
+from tune_newllm.training.optim import model_size
 from tune_newllm.training.schedules import LRScheduleConfig, Position, lr_at
 from tune_newllm.training.state import TrainState
 from tune_newllm.training.weights import save_weights
@@ -159,8 +160,8 @@ class Run:
 
     @property
     def model_size(self) -> int:
-        """Trainable scalars."""
-        return sum(each.numel() for each in self._state.parameters)
+        """Scalars of the model's weights."""
+        return model_size(self._state.model)
 
     @property
     def vocab_size(self) -> int:
