@@ -62,8 +62,9 @@ def parts(progress: Mapping[str, Any]) -> list[Section]:
     data = training_curves_data(progress)
     cut = "" if data.tallest is None else " The axis is cut: the first epochs lie above it."
     course = " Dotted lines: a new course of the learning rate begins." if data.courses else ""
+    dropout = ", with dropout," if progress["config"]["dropout"] else ""
     learned = [
-        ("Loss", f"Train with dropout on, over the epoch; validation after it.{course}"),
+        ("Loss", f"Train{dropout} over the epoch, before each step; validation after it.{course}"),
         ("Perplexity", f"e to the power of the loss: among how many words the model hesitates.{cut}"),
     ]
     steered = [

@@ -11,6 +11,8 @@ from ..words import digits
 from .comparison import COLOURS, DASHES, SYMBOLS
 from .style import base
 
+LONGEST_TICK = 18
+
 
 class Growth(NamedTuple):
     """One checkpoint's line."""
@@ -76,6 +78,7 @@ def scores_figure(found: Row) -> go.Figure:
         )
     figure.update_layout(showlegend=len(values) > 1)
     figure.update_yaxes(title_text=name, rangemode="tozero")
+    _short_names(figure, found)
     return figure
 
 
@@ -88,7 +91,15 @@ def memory_figure(found: Row) -> go.Figure:
         _bars(names, [each / 2**20 for each in count], "weights", COLOURS[0], [size(each) for each in count])
     )
     figure.update_yaxes(title_text="weights (MiB)", rangemode="tozero")
+    _short_names(figure, found)
     return figure
+
+
+def _short_names(figure: go.Figure, found: Row) -> None:
+    """Only the ends of long names below the bars, for which a phone has no room."""
+    names = [row["name"] for row in found["checkpoints"]]
+    texts = [name if len(name) <= LONGEST_TICK else f"…{name[1 - LONGEST_TICK :]}" for name in names]
+    figure.update_xaxes(tickvals=list(range(len(names))), ticktext=[html.escape(text) for text in texts])
 
 
 def _bars(names: Sequence[str], heights: Sequence[float], name: str, colour: str, texts: Sequence[str]) -> Any:

@@ -19,6 +19,7 @@ def progress(**changed):
         "seconds": [30.0] * 4, "best_epoch": 3, "best_val_loss": 3.5, "best_val_ppl": 33.12, "lr_stages": [],
         "config": {
             "parameters": 2739432, "corpus": "toy", "batch_size": 512, "learning_rate": 4e-4, "precision": "bf16",
+            "dropout": 0.0,
         },
     }  # fmt: skip
     return own | changed

@@ -2,16 +2,19 @@ import dataclasses
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from tune_newllm.artifacts import speed
 from tune_newllm.artifacts.checkpoint import load_checkpoint
 from tune_newllm.artifacts.compare import evaluate_checkpoint
-from tune_newllm.artifacts.evaluation import Asked, evaluate_all
+from tune_newllm.artifacts.evaluation import Asked, _beginnings, evaluate_all
 from tune_newllm.artifacts.generate import Sampling, generate
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import prepare
+from tune_newllm.data.tokenizer import WordTokenizer
 from tune_newllm.models import ModelConfig, build
 from tune_newllm.training.config import Configuration, TrainingConfig
 from tune_newllm.training.run import Run
@@ -90,6 +93,13 @@ def test_beginnings_of_texts_are_continued_where_no_prompt_is_given(run, corpus)
     texts = [corpus.tokenizer.decode(row[1:5].tolist(), skip_special=True) for row in corpus.validation if row[0] == 2]
     assert found["prompts"] == list(dict.fromkeys(texts))[:3]
     assert [row["prompt"] for row in found["texts"]] == found["prompts"]
+
+
+@pytest.mark.parametrize(("others", "texts"), [([[2, 4, 5, 6, 7]], ["a b c d"]), ([], ["b c d"])])
+def test_beginnings_have_no_unknown_word_where_others_are_there(others, texts):
+    windows = np.array([[2, 1, 5, 6, 7], *others])
+    corpus = SimpleNamespace(test=None, validation=windows, tokenizer=WordTokenizer("abcd"))
+    assert _beginnings(corpus, "validation") == texts
 
 
 def test_names_are_as_short_as_keeps_them_apart(run, tmp_path):

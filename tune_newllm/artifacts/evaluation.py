@@ -17,7 +17,7 @@ from tune_newllm.artifacts.sizes import stored_bytes
 from tune_newllm.artifacts.speed import passes, readings
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import PreparedCorpus, prepare
-from tune_newllm.data.tokenizer import BOS
+from tune_newllm.data.tokenizer import BOS, UNK
 
 OWN = "its own corpus"
 """Stands for the corpus that each checkpoint was trained on."""
@@ -136,8 +136,9 @@ def _texts(config: CorpusConfig) -> tuple[Any, ...]:
 
 
 def _beginnings(corpus: PreparedCorpus, split: str) -> list[str]:
-    """How the first texts of a split begin."""
+    """How the first texts of a split begin, where possible without an unknown word."""
     windows = corpus.test if split == "test" and corpus.test is not None else corpus.validation
     starts = [row[1 : PROMPT_TOKENS + 1].tolist() for row in windows[:1000] if row[0] == BOS]
+    starts = [start for start in starts if UNK not in start] or starts
     texts = (corpus.tokenizer.decode(start, skip_special=True) for start in starts)
     return list(dict.fromkeys(text for text in texts if text.strip()))[:PROMPTS]
