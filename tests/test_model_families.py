@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from tune_newllm.artifacts import quantize
 from tune_newllm.artifacts.checkpoint import load_checkpoint
 from tune_newllm.artifacts.export import export
+from tune_newllm.artifacts.sizes import stored_bytes
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import prepare
-from tune_newllm.errors import UsageError
 from tune_newllm.models import MODEL_FAMILIES, ModelConfig, build, parameter_count
+from tune_newllm.models.protocol import is_quantised
 from tune_newllm.sweep import memory_plan
 from tune_newllm.training import metrics
 from tune_newllm.training.config import Configuration, EarlyStoppingConfig, TrainingConfig
@@ -251,17 +251,23 @@ def test_transformers_reads_an_export_to_the_same_logits(trained, corpus, tmp_pa
     assert all(torch.equal(again[name], each) for name, each in ours.state_dict().items())
 
 
-def test_int8_weights_give_nearly_the_same_logits_or_are_refused(trained, corpus, tmp_path):
-    checkpoint = load_checkpoint(trained.folder)
-    if trained.configuration.model.family not in quantize.FAMILIES:
-        with pytest.raises(UsageError, match=r"int8 is there for .* only, got"):
-            export(trained.folder, tmp_path / "int8", corpus=corpus, provenance={}, int8="weights")
-        return
+@pytest.mark.parametrize("kind", ["weights", "dynamic"])
+def test_int8_weights_give_nearly_the_same_logits(trained, corpus, tmp_path, kind, capfd):
+    """Here and in transformers, of whose logits the export itself makes sure."""
     pytest.importorskip("torchao")
+    folder = tmp_path / "int8"
+    result = export(trained.folder, folder, corpus=corpus, provenance={}, int8=kind)
+    assert capfd.readouterr() == ("", "")
+    before, after = load_checkpoint(trained.folder).model, load_checkpoint(folder).model
+    linear = [each.weight for each in after.modules() if isinstance(each, nn.Linear)]
+    assert linear
+    assert all(map(is_quantised, linear))
+    assert result.weight_bytes == stored_bytes(after) < stored_bytes(before) / 2
     text = torch.from_numpy(corpus.validation[:4].astype(np.int64))
     with torch.no_grad():
-        before, _ = checkpoint.model(text)
-        quantize.quantise(checkpoint.model, "weights")
-        after, _ = checkpoint.model(text)
-    assert not torch.equal(after, before)
-    assert (after - before).abs().mean() < 0.05 * before.std()
+        whole, _ = after(text)
+        first, state = after(text[:, :5])
+        second, _ = after(text[:, 5:], state)
+        difference = whole - before(text)[0]
+    torch.testing.assert_close(torch.cat([first, second], 1), whole, rtol=1e-4, atol=1e-5)
+    assert 0 < difference.abs().mean() < 0.05 * whole.std()

@@ -37,6 +37,7 @@ def test_ids_and_texts_come_back(exported):
         ids = theirs(text)["input_ids"]
         assert ids == ours.encode_prompt(text)
         assert theirs.decode(ids, skip_special_tokens=True) == ours.decode(ids, skip_special=True) == text
+    assert "splits words into pieces" in (folder / "README.md").read_text()
     again = load_checkpoint(folder).tokenizer
     assert again.kind == "bpe"
     assert [again.encode(text) for text in TEXTS] == [ours.encode(text) for text in TEXTS]

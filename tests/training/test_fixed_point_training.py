@@ -265,7 +265,8 @@ def test_a_step_with_contexts_is_the_step_without(windows):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_training_learns_and_tells_of_phase_one(stream, tmp_path):
+def test_training_learns_and_tells_of_phase_one(stream, tmp_path, caplog):
+    caplog.set_level("INFO")
     state = TrainState.create(CONFIG, model())
     frozen = [each.clone() for each in (state.model.drawn_embedding, state.model.embedding.weight)]
     results = list(fit(state, stream(60), stream(9, seed=1), CONFIG, True, tmp_path))
@@ -276,7 +277,8 @@ def test_training_learns_and_tells_of_phase_one(stream, tmp_path):
     assert record["settings"]["max_iterations"] == 4
     assert 0 < record["rank"] <= 1
     assert record["validation_verdict"] in ("converged", "converging", "diverging", "unstable")
-    assert "phase one" in state.notes[0]
+    told = f"phase one ended after iteration {results[0].fixed_point_iterations}: "
+    assert f"{told}{results[0].fixed_point_converged:.1%} of contexts stay" in caplog.text
     assert torch.equal(state.model.drawn_embedding, frozen[0]), "contexts go on reading the embedding as it was"
     assert not torch.equal(state.model.embedding.weight, frozen[1])
     assert bool(state.model.settled)
@@ -312,17 +314,24 @@ def test_a_resumed_training_is_the_uninterrupted_one(stream, tmp_path):
             assert getattr(one, name) == getattr(other, name)
     for one, other in zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True):
         assert torch.equal(one, other)
-    assert not any("phase one" in note for note in resumed.notes)
 
 
-def test_blocks_that_were_taught_before_are_not_taught_again(stream):
+def test_phase_one_that_did_not_converge_is_noted(stream):
+    config = replace(CONFIG, epochs=1, fixed_point=replace(PHASE_ONE, threshold=1e-12))
+    state = TrainState.create(config, model())
+    list(fit(state, stream(9), stream(5), config, True))
+    assert state.notes[0] == "phase one has not converged in 4 iterations: 0.0% of contexts stay, 95% should"
+
+
+def test_blocks_that_were_taught_before_are_not_taught_again(stream, caplog):
+    caplog.set_level("INFO")
     first = TrainState.create(CONFIG, model())
     list(fit(first, stream(40), stream(9, seed=1), CONFIG, True))
     second = TrainState.create(CONFIG, model())
     second.model.load_state_dict(first.model.state_dict())
     (result, *_) = fit(second, stream(40, seed=2), stream(9, seed=1), CONFIG, True)
     assert result.fixed_point_iterations is None
-    assert "no phase one" in second.notes[0]
+    assert "no phase one" in caplog.text
     names = [name for name in first.model.state_dict() if name.startswith("context_blocks")]
     assert all(torch.equal(first.model.state_dict()[name], second.model.state_dict()[name]) for name in names)
 

@@ -38,9 +38,9 @@ text = model.generate(**prompt, do_sample=True, temperature=0.8)
 print(tokenizer.decode(text[0], skip_special_tokens=True))
 ```
 
-The tokenizer lower-cases, splits at white space and puts `<BOS>` first. It adds no `<EOS>`, because a text that is to
-be continued has not ended; append `tokenizer.eos_token_id` to score a whole text. Prompts of different lengths are
-padded on the left.
+The tokenizer {splits} and puts `<BOS>` first. It adds no `<EOS>`,
+because a text that is to be continued has not ended; append `tokenizer.eos_token_id` to score a whole text. Prompts of
+different lengths are padded on the left.
 
 ## Training
 
@@ -62,11 +62,11 @@ def model_card(checkpoint: Checkpoint, corpus: PreparedCorpus, validation: Score
     scores = {"validation": validation} | ({"test": test} if test else {})
     model, training = checkpoint.configuration.model, checkpoint.configuration.training
     samples = checkpoint.configuration.corpus.max_samples
-    kind = _kind(model)
+    kind, words = _kind(model, bool(checkpoint.int8)), checkpoint.tokenizer.kind == "words"
     facts = {
         "corpus": f"{checkpoint.configuration.corpus.name}, {corpus.stats['train']['words']:,} words for training"
         + (f", of which the first {samples:,} texts at most" if samples else ""),
-        "vocabulary": f"{checkpoint.vocab_size:,} words",
+        "vocabulary": f"{checkpoint.vocab_size:,} {'words' if words else 'pieces of words'}",
         "model": f"{kind.shape}, {'tied output, ' if model.tied else ''}dropout {model.dropout}",
         "weights": _WEIGHTS[checkpoint.int8],
         "optimizer": f"{training.optimizer}, learning rate {training.lr:g} (rules: {training.lr_rule} for "
@@ -78,6 +78,7 @@ def model_card(checkpoint: Checkpoint, corpus: PreparedCorpus, validation: Score
         parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()),
         **kind._asdict(),
         scores=_score_table(scores, corpus),
+        splits="lower-cases, splits at white space" if words else "keeps case and spaces, splits words into pieces",
         facts="\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
     )
 
@@ -93,14 +94,14 @@ class _Kind(NamedTuple):
     shape: str
 
 
-def _kind(model: ModelConfig) -> _Kind:
+def _kind(model: ModelConfig, int8: bool) -> _Kind:
     if model.family == "gpt2":
         return _Kind(
             "GPT-2 from scratch",
             "- gpt2",
             "A language model of GPT-2's design, for comparison with New-LLM.\n"
             f"It reads {model.num_positions} tokens at most, those that it writes included.",
-            "",
+            ", trust_remote_code=True" if int8 else "",
             f"embedding {model.embed_dim}, hidden {model.hidden_dim}, {model.num_layers} layers of {model.num_heads} "
             f"heads, {model.num_positions} positions, GPT-2's own init",
         )

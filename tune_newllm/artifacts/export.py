@@ -14,14 +14,7 @@ from tune_newllm.artifacts.card import model_card
 from tune_newllm.artifacts.checkpoint import Checkpoint, load_checkpoint
 from tune_newllm.artifacts.compare import evaluate_checkpoint
 from tune_newllm.artifacts.generate import NEVER_SAMPLED
-from tune_newllm.artifacts.quantize import (
-    FAMILIES,
-    Int8,
-    flatten,
-    quantise,
-    quantization_config,
-    verdict,
-)
+from tune_newllm.artifacts.quantize import Int8, flatten, quantise, quantization_config, verdict
 from tune_newllm.artifacts.reproduction import verify
 from tune_newllm.artifacts.sizes import stored_bytes
 from tune_newllm.data.corpora import PreparedCorpus
@@ -55,7 +48,7 @@ class _Own(NamedTuple):
     """What these are called by."""
     model_type: str
     shape: tuple[str, ...]
-    """Fields of the model's configuration that they read."""
+    """Fields of our configuration that they read; none where they read transformers' own."""
 
 
 _OWN = {
@@ -75,6 +68,7 @@ _OWN = {
         ),
     ),
 }
+_GPT2_INT8 = _Own([_HF / "modeling_gpt2_int8.py"], "GPT2Int8", "gpt2_int8", ())
 _IDS = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
 
 
@@ -147,14 +141,11 @@ def export(
     with _draft(to) as draft:
         _write(draft, loaded, provenance | {"corpus_fingerprint": corpus.fingerprint}, card)
         _write_json(draft / "summary.json", asdict(result))
-        verify(draft, loaded, corpus, validation.loss, code=loaded.configuration.model.family in _OWN)
+        verify(draft, loaded, corpus, validation.loss, code=_own(loaded) is not None)
     return result
 
 
 def _quantised(checkpoint: Checkpoint, int8: Int8) -> Checkpoint:
-    family = checkpoint.configuration.model.family
-    if family not in FAMILIES:
-        raise UsageError(f"int8 is there for {' and '.join(FAMILIES)} only, got {family}: export it without")
     if checkpoint.int8:
         raise UsageError(f"{checkpoint.folder} is int8 already: give the checkpoint that it was made from")
     model = copy.deepcopy(checkpoint.model)
@@ -185,8 +176,14 @@ def _draft(to: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def _own(checkpoint: Checkpoint) -> _Own | None:
+    """None for what transformers has a model of."""
+    family = checkpoint.configuration.model.family
+    return _GPT2_INT8 if family == "gpt2" and checkpoint.int8 else _OWN.get(family)
+
+
 def _write(folder: Path, checkpoint: Checkpoint, provenance: dict[str, Any], card: str) -> None:
-    own = _OWN.get(checkpoint.configuration.model.family)
+    own, model = _own(checkpoint), checkpoint.configuration.model
     for source in (*(own.code if own else ()), checkpoint.folder / CONFIGURATION):
         shutil.copyfile(source, folder / source.name)
     weights, metadata = flatten(checkpoint.model) if checkpoint.int8 else (checkpoint.model.state_dict(), {})
@@ -198,8 +195,7 @@ def _write(folder: Path, checkpoint: Checkpoint, provenance: dict[str, Any], car
         **{f"{name}_token": SPECIAL[i] for name, i in (("pad", PAD), ("unk", UNK), ("bos", BOS), ("eos", EOS))},
         "padding_side": "left",
     }
-    positions = checkpoint.configuration.model.num_positions
-    length = {"max_new_tokens": 60} if own else {"max_length": positions}
+    length = {"max_length": model.num_positions} if model.family == "gpt2" else {"max_new_tokens": 60}
     generation = {**_IDS, "suppress_tokens": list(NEVER_SAMPLED), **length, "use_cache": True}
     quantised = {"quantization_config": quantization_config(checkpoint.int8)} if checkpoint.int8 else {}
     _write_json(folder / "config.json", _model_config(checkpoint) | quantised)
@@ -211,18 +207,18 @@ def _write(folder: Path, checkpoint: Checkpoint, provenance: dict[str, Any], car
 
 def _model_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """What `config.json` says."""
-    own = _OWN.get(checkpoint.configuration.model.family)
+    own, model = _own(checkpoint), asdict(checkpoint.configuration.model)
+    sizes = {"vocab_size": checkpoint.vocab_size}
+    if model["family"] == "gpt2":
+        sizes = cast(Any, checkpoint.model).transformer.config.to_dict()
     if own is None:
-        theirs: dict[str, Any] = cast(Any, checkpoint.model).transformer.config.to_dict()
-        return theirs | {"architectures": ["GPT2LMHeadModel"], "dtype": "float32", **_IDS}
-    model = asdict(checkpoint.configuration.model)
+        return sizes | {"architectures": ["GPT2LMHeadModel"], "dtype": "float32", **_IDS}
     place = f"{own.code[0].stem}.{own.name}"
-    return {
+    return sizes | {
         "architectures": [f"{own.name}ForCausalLM"],
         "auto_map": {"AutoConfig": f"{place}Config", "AutoModelForCausalLM": f"{place}ForCausalLM"},
         "model_type": own.model_type,
         "dtype": "float32",
-        "vocab_size": checkpoint.vocab_size,
         **{name: model[name] for name in own.shape},
         **_IDS,
     }

@@ -10,13 +10,10 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor, nn
 
 from tune_newllm.errors import CheckpointError, UsageError
+from tune_newllm.models.gpt2 import GPT2
 from tune_newllm.models.torchao import load_torchao, quietly
 
 Int8 = Literal["weights", "dynamic"]
-FAMILIES = ("context_vector",)
-"""Families whose models call their linear layers when these are quantised."""
-_PREFIX = "model."
-"""Of the weights' names in a quantised file: there transformers looks for them under the names of its own model."""
 
 
 def quantise(model: nn.Module, int8: Int8) -> None:
@@ -26,6 +23,7 @@ def quantise(model: nn.Module, int8: Int8) -> None:
         UsageError: torchao is not installed.
     """
     torchao = _torchao()
+    _use_linear_layers(model)
     with quietly():
         torchao.quantization.quantize_(model, _settings(torchao, int8))
 
@@ -45,7 +43,7 @@ def int8_of(config: Mapping[str, Any]) -> Int8 | None:
 
 def flatten(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A quantised model's weights as plain tensors, and the metadata by which they are put together again."""
-    return _torchao().flatten({_PREFIX + name: tensor for name, tensor in model.state_dict().items()})
+    return _torchao().flatten({_prefix(model) + name: tensor for name, tensor in model.state_dict().items()})
 
 
 def insert_flattened(model: nn.Module, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -58,7 +56,9 @@ def insert_flattened(model: nn.Module, tensors: Mapping[str, Tensor], metadata: 
     torchao = _torchao()
     try:
         whole, _ = torchao.unflatten(dict(tensors), dict(metadata))
-        model.load_state_dict({name.removeprefix(_PREFIX): tensor for name, tensor in whole.items()}, assign=True)
+        weights = {name.removeprefix(_prefix(model)): tensor for name, tensor in whole.items()}
+        _use_linear_layers(model)
+        model.load_state_dict(weights, assign=True)
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         first = str(error).splitlines()[0]
         raise CheckpointError(f"the int8 weights do not fit the configuration beside them ({first})") from None
@@ -68,6 +68,18 @@ def verdict(before: float, after: float) -> str:
     """What the original research says of a perplexity that quantising has changed: below 3 % ok, up to 5 % moderate."""
     change = abs(after / before - 1)
     return "ok" if change < 0.03 else "moderate" if change <= 0.05 else "bad"
+
+
+def _prefix(model: nn.Module) -> str:
+    """Of the weights' names in a quantised file: there transformers looks for them under the names of its own model."""
+    return "" if isinstance(model, GPT2) else "model."
+
+
+def _use_linear_layers(model: nn.Module) -> None:
+    if isinstance(model, GPT2):
+        from tune_newllm.artifacts.hf.modeling_gpt2_int8 import use_linear_layers
+
+        use_linear_layers(model)
 
 
 class _TorchAO(NamedTuple):

@@ -38,7 +38,9 @@ for command in (search, resume, extend, status, report, export, train, generate,
 
 def main() -> None:
     """Run one command and end the process with the exit code that README lists."""
-    logging.getLogger("tune_newllm").addHandler(_Messages())
+    messages = logging.getLogger("tune_newllm")
+    messages.addHandler(_Messages())
+    messages.setLevel(logging.INFO)
     try:
         with endable():
             code = commands.main(prog_name="python -m tune_newllm", standalone_mode=False) or 0
@@ -81,5 +83,6 @@ class _Messages(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message to stderr."""
+        level = f"{record.levelname.lower()}: " if record.levelno > logging.INFO else ""
         with suppress(OSError):
-            click.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
+            click.echo(level + record.getMessage(), err=True)

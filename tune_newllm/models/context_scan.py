@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .products import Packed, Plain, factor
+from .protocol import is_quantised
 
 if TYPE_CHECKING:
     from .fixed_point import ContextBlock, Layer
@@ -81,6 +82,26 @@ class _Steps:
         return contexts
 
 
+class _StepsByLayers:
+    """The same by calling the layers, with weights that are quantised; slower."""
+
+    def __init__(self, block: "ContextBlock", inputs_TBX: Tensor) -> None:
+        self.layers, self.inputs_TBX = list(block.layers), inputs_TBX
+
+    def step(self, time: int, context_BD: Tensor, rows: Any = slice(None)) -> list[Tensor]:
+        """The contexts after each layer."""
+        contexts = []
+        for layer in self.layers:
+            context_BD = layer(context_BD, self.inputs_TBX[time, rows], context_BD)
+            contexts.append(context_BD)
+        return contexts
+
+
+def _steps(block: "ContextBlock", inputs_TBX: Tensor) -> _Steps | _StepsByLayers:
+    quantised = is_quantised(cast("Layer", block.layers[0]).mix.weight)
+    return _StepsByLayers(block, inputs_TBX) if quantised else _Steps(block, inputs_TBX)
+
+
 def scan_rows(blocks: Iterable[Any], inputs_TBX: Tensor, starts_BD: Tensor) -> Tensor:
     """The contexts of all layers of all blocks after each step, [T, B, W]: layer by layer, in each block by block.
 
@@ -93,7 +114,7 @@ def scan_rows(blocks: Iterable[Any], inputs_TBX: Tensor, starts_BD: Tensor) -> T
     blocks = list(blocks)
     contexts_TBW, places = _room(blocks, inputs_TBX, (steps, batch))
     for block, start, place in zip(blocks, starts_BD.chunk(len(blocks), 1), places, strict=True):
-        work, context = _Steps(block, inputs_TBX), start.contiguous()
+        work, context = _steps(block, inputs_TBX), start.contiguous()
         for time in range(steps):
             contexts = work.step(time, context)
             context = contexts[-1]
@@ -134,7 +155,7 @@ def _segments(block: "ContextBlock", inputs_NX: Tensor, start_d: Tensor) -> list
     steps = min(SEGMENT, tokens)
     batch = -(-tokens // steps)
     padded_NX = F.pad(inputs_NX, (0, 0, 0, batch * steps - tokens))
-    work = _Steps(block, padded_NX.view(batch, steps, -1).transpose(0, 1).contiguous())
+    work = _steps(block, padded_NX.view(batch, steps, -1).transpose(0, 1).contiguous())
     contexts = [inputs_NX.new_empty(steps, batch, width) for width in block.widths]
     starts_Bd = inputs_NX.new_zeros(batch, len(start_d))
     starts_Bd[0] = start_d
@@ -148,7 +169,7 @@ def _segments(block: "ContextBlock", inputs_NX: Tensor, start_d: Tensor) -> list
         _round(work, contexts, starts_Bd[changed_K], changed_K, AGREED)
 
 
-def _round(work: _Steps, contexts: list[Tensor], context_Bd: Tensor, rows: Any, agreed: float) -> None:
+def _round(work: _Steps | _StepsByLayers, contexts: list[Tensor], context_Bd: Tensor, rows: Any, agreed: float) -> None:
     """Read some of the segments from these contexts, until what is found is there already."""
     for time in range(len(contexts[0])):
         found = work.step(time, context_Bd, rows)

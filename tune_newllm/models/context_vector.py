@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .protocol import LanguageModel, Signals, effective_rank
+from .protocol import LanguageModel, Signals, effective_rank, is_quantised
 from .recurrence import LIMIT, Cell, read, scan
 
 
@@ -88,7 +88,7 @@ class ContextVectorModel(LanguageModel):
         """As the protocol says."""
         if state_BC is None:
             state_BC = self._start(len(tokens_BT), tokens_BT.device)
-        if self._is_quantised:
+        if is_quantised(self.gates.weight):
             hidden_TBH, state_BC = self._read_by_layers(tokens_BT, state_BC)
         else:
             inputs_TBH, cell = self._cell(tokens_BT)
@@ -117,11 +117,6 @@ class ContextVectorModel(LanguageModel):
             ctx_norm=contexts_NC.norm(dim=1).mean().item(),
             ctx_rank=effective_rank(contexts_NC),
         )
-
-    @property
-    def _is_quantised(self) -> bool:
-        """Whether weights are tensors of a quantiser's own kind, with which only a layer can multiply."""
-        return type(self.gates.weight.data) is not Tensor
 
     @torch.no_grad()
     def _read_by_layers(self, tokens_BT: Tensor, state_BC: Tensor) -> tuple[Tensor, Tensor]:

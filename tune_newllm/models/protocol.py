@@ -70,6 +70,11 @@ class LanguageModel(nn.Module):
         """
 
 
+def is_quantised(weight: Tensor) -> bool:
+    """Whether it is a tensor of a quantiser's own kind, with which only `F.linear` multiplies."""
+    return type(weight.data) is not Tensor
+
+
 def effective_rank(vectors_NC: Tensor) -> float:
     """exp(-sum p ln p), where p are the singular values of the matrix, not centred, divided by their sum; 0 for a
     matrix of zeros (original research, effective rank)."""

@@ -73,7 +73,7 @@ def prepared(
         if state.history:
             learnt = state.history[-1].fixed_point_iterations, state.history[-1].fixed_point_converged
         elif task.model.settled:
-            state.notes.append("the context blocks came with the weights that the training begins with: no phase one")
+            _log.info("the context blocks came with the weights that the training begins with: no phase one")
         else:
             found = unless_out_of_memory(partial(_phase_one, task, folder and folder / RECORD), state.device)
             if found is None:
@@ -163,10 +163,11 @@ def _phase_one(task: _Task, record: Path | None) -> tuple[int, float | None]:
             facts["validation_changes"] = checks.changes(task.model, validation, settings.validation_passes, device)
             facts["validation_verdict"] = checks.verdict(facts["validation_changes"])
     _keep(record, facts)
-    notes = list(_notes(facts, task.model.ctx_dim))
-    task.state.notes += notes
+    _log.info("%s", _found(facts, task.model.ctx_dim))
+    faults = list(_faults(facts))
+    task.state.notes += faults
     if settings.procedure == "original" and facts["identity"] > checks.IDENTITY:
-        raise DegenerateError(f"phase two is left out, as the original does: {notes[-1]}")
+        raise DegenerateError(f"phase two is left out, as the original does: {faults[-1]}")
     task.model.settled.fill_(True)
     return row.iteration, row.converged
 
@@ -186,19 +187,23 @@ def _told(row: Iteration) -> str:
     )
 
 
-def _notes(facts: dict[str, Any], ctx_dim: int) -> Iterator[str]:
-    """What the user should know of phase one; what is wrong comes last."""
+def _found(facts: dict[str, Any], ctx_dim: int) -> str:
+    """What phase one came to, in one line."""
     last = facts["iterations"][-1]
     rank = f"effective rank {facts['rank']:.1%} of {ctx_dim} ({facts['untrained_rank']:.1%} before it learnt anything)"
+    reach = "" if facts["reach"] is None else f"; contexts tell nothing of what lies over {facts['reach']} tokens back"
     if last["converged"] is None:
-        yield f"phase one only read the contexts; {rank}"
-    else:
-        rule = facts["settings"]
-        done = last["iteration"] >= rule["min_iterations"] and last["converged"] >= rule["stop_share"]
-        how = "has converged" if done else "HAS NOT CONVERGED"
-        yield f"phase one {how} after {last['iteration']} iterations: {last['converged']:.1%} of contexts stay; {rank}"
-    if facts["reach"] is not None:
-        yield f"a context tells nothing of what lies more than {facts['reach']} tokens back"
+        return f"phase one only read the contexts; {rank}{reach}"
+    share = f"{last['converged']:.1%} of contexts stay"
+    return f"phase one ended after iteration {last['iteration']}: {share}; {rank}{reach}"
+
+
+def _faults(facts: dict[str, Any]) -> Iterator[str]:
+    """What the user should know is wrong; by what the original leaves phase two out comes last."""
+    last, rule = facts["iterations"][-1], facts["settings"]
+    if last["converged"] is not None and last["converged"] < rule["stop_share"]:
+        share = f"{last['converged']:.1%} of contexts stay, {rule['stop_share']:.0%} should"
+        yield f"phase one has not converged in {last['iteration']} iterations: {share}"
     if facts.get("validation_verdict") in ("diverging", "unstable"):
         yield f"contexts of the validation rows are {facts['validation_verdict']} from one reading to the next"
     if facts["degenerate"]:
