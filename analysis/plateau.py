@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from .load import Sweep
+from .tables import configured
 from .words import counted, digits, listed
 
 SIGNALS = ("noise_scale", "update_ratio", "dead_relu", "ctx_norm", "ctx_rank")
@@ -15,10 +16,13 @@ def plateau(sweep: Sweep) -> pd.DataFrame:
     """The rows of `Sweep.trials` whose learning signals are known, with the further column `plateau_epoch`.
 
     It counts finished epochs and their parts (step 150 of 100 a time is 1.5), and is NaN where the trial never left.
+    There are none where trials began with trained weights, which know more than word frequencies from the start.
     """
     rows = sweep.epochs[sweep.epochs[[*SIGNALS, "plateau_step"]].notna().any(axis=1)]
     per_epoch = rows.assign(steps=rows["step"] / rows["epoch"]).groupby("trial_id")["steps"].last()
     trials = sweep.trials[sweep.trials["trial_id"].isin(per_epoch.index)]
+    if configured(sweep.spec, "training.start"):
+        trials = trials.iloc[:0]
     steps = trials["plateau_step"].astype("Float64").astype("float64")
     return trials.assign(plateau_epoch=steps / trials["trial_id"].map(per_epoch).astype("float64"))
 

@@ -72,6 +72,8 @@ class Course(NamedTuple):
     """Optimizer step at which the training loss was clearly below that, by the trial's own records."""
     watched: bool
     """Whether the records say when that was; then no `left_step` means never."""
+    fine_tuned: bool
+    """Whether it began with trained weights, which know more than word frequencies from the start."""
 
 
 def course(sweep: Sweep, trial_id: str) -> Course:
@@ -80,15 +82,16 @@ def course(sweep: Sweep, trial_id: str) -> Course:
     found = sweep.trials[sweep.trials["trial_id"] == trial_id].to_dict("records")[0]
     trial = {str(name): value for name, value in found.items()}
     known = plateau(sweep)
-    step = trial["plateau_step"]
+    watched, step = bool((known["trial_id"] == trial_id).any()), trial["plateau_step"]
     return Course(
         trial=trial,
         rows=rows,
         found=phases(*(rows[name].tolist() for name in ("epoch", "val_loss", "train_loss"))),
         frequencies=word_frequencies(sweep),
-        left_step=None if pd.isna(step) else int(step),
+        left_step=int(step) if watched and not pd.isna(step) else None,
         parameters=None if pd.isna(trial["model_size"]) else int(trial["model_size"]),
-        watched=bool((known["trial_id"] == trial_id).any()),
+        watched=watched,
+        fine_tuned=configured(sweep.spec, "training.start") is not None,
     )
 
 

@@ -63,7 +63,7 @@ def _on_gain(one: Course) -> Iterator[str]:
     if absent(lowest):
         return
     whole = one.frequencies - lowest
-    if whole > 0:
+    if whole > 0 and not one.fine_tuned:
         share = (one.frequencies - first) / whole
         yield (
             f"From word frequencies to the lowest loss it is {digits(whole, 3)} nats; "

@@ -260,6 +260,11 @@ def test_a_plateau_is_known_for_that_of_word_frequencies(tmp_path):
     never = [{"update_ratio": 1e-3}] * 27
     text = record(made(tmp_path, [Trial(lr_batch(1e-3, 32), curve, signals=never)], spec, known))
     assert "The unigram plateau was never left" in " ".join(text.split())
+    # Weights that were trained before know more than word frequencies from the start.
+    spec["training"] = spec["training"] | {"start": "start"}
+    text = record(made(tmp_path, [Trial(lr_batch(1e-3, 32), curve, signals=signals)], spec, known))
+    assert "was left at step" not in text
+    assert "From word frequencies" not in text
 
 
 def test_the_originals_runs_stand_beside_those_on_its_corpus(tmp_path):

@@ -131,8 +131,9 @@ def test_a_sweep_whose_trials_never_left_the_plateau_says_nothing_about_its_sett
     early = Trial(lr_batch(1e-5, 8), [6.0] * 4, "stopped", "asha", signals=[{"dead_relu": 0.1}] * 4)
     good = Trial(lr_batch(1e-2, 8), [*FULL, 4.0], signals=learned)
 
-    def found(name: str, *trials: Trial) -> tuple[Any, str]:
-        sweep = analysis.load(write_sweep(tmp_path / name, trials))
+    def found(name: str, *trials: Trial, **training: Any) -> tuple[Any, str]:
+        spec = SPEC | {"training": SPEC["training"] | training}
+        sweep = analysis.load(write_sweep(tmp_path / name, trials, spec))
         return analysis.summary(sweep)["plateau"], " ".join(analysis.answers(sweep))
 
     numbers, text = found("a", stuck, stuck, good, early)
@@ -143,6 +144,7 @@ def test_a_sweep_whose_trials_never_left_the_plateau_says_nothing_about_its_sett
     assert "2 of the 3 trials that ran to their end never left the unigram plateau" in text
     assert "never left" not in found("b", stuck, good, early, early)[1], "half of those that count did"
     assert found("c", Trial(lr_batch(1e-2, 8), [6.0] * 8))[0] is None, "nothing was recorded"
+    assert found("d", stuck, good, start="start")[0] is None, "trained weights begin below it"
 
 
 def test_a_sweep_that_used_up_its_budget_says_how_to_go_on(tmp_path: Path) -> None:
