@@ -343,6 +343,7 @@ def test_a_closed_pipe_is_no_error():
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_interrupting_twice_is_possible(sweep_file, ray_address, tmp_path):
     """The second Ctrl-C ends the process at once; what is on record stays resumable."""
     command = [sys.executable, "-m", "tune_newllm", "search", str(sweep_file), "--set", "training.epochs=200"]

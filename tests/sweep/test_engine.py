@@ -272,11 +272,13 @@ def test_gpus_are_dealt_out_by_ray(ray_address, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for a torch that cannot use the GPU Ray believes in")
+@pytest.mark.slow
 def test_a_gpu_that_torch_cannot_use_is_not_reserved(ray_address, tmp_path):
     spec = run(TINY.replace("device: cpu, ", "").replace("run_cap: 6", "run_cap: 1"), tmp_path).spec()
     assert (spec.training.device, spec.resources.gpus_per_trial, spec.resources.max_concurrent) == ("cpu", 0, 2)
 
 
+@pytest.mark.slow
 def test_a_signal_between_two_trials_leaves_the_sweep_open(ray_address, tmp_path):
     def interrupt(record):
         if isinstance(record, records.TrialEnded) and record.trial_id == "t0000":

@@ -90,6 +90,7 @@ def test_a_read_only_folder_is_refused_in_one_line(stopped, tmp_path, capsys, mo
     assert said.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_sweep_which_goes_on_once_there_is_room(ray_address, tmp_path):
     begin(ONE_AT_A_TIME, tmp_path / "undisturbed")
     (tmp_path / "disk").mkdir()

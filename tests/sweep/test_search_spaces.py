@@ -26,9 +26,7 @@ SMALL = {
     "resources.gpus_per_trial": 0,
     "run_cap": 4,
 }
-
-
-ALWAYS = {"smoke", "lr_batch", "precision", "joint"}
+ALWAYS = {"lr_batch", "architectures"}
 """In small the others differ from these in hardly anything."""
 RUN = [pytest.param(path, marks=[] if path.stem in ALWAYS else [pytest.mark.slow], id=path.stem) for path in FILES]
 

@@ -63,6 +63,7 @@ def test_a_signal_that_is_to_be_ignored_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_stops_a_sweep_cleanly(tmp_path):
     spec = tmp_path / "slow.yaml"
     spec.write_text(SLOW)

@@ -241,6 +241,7 @@ resources: {cpus_per_trial: 1, max_concurrent: 2}
 """
 
 
+@pytest.mark.slow
 def test_two_trials_at_once_are_widened_and_a_stop_in_between_changes_nothing(ray_address, tmp_path):
     """Far below the optimum the loss falls with the rate, so both groups are widened to the end."""
 
