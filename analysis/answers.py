@@ -156,15 +156,19 @@ def _on_driver(sweep: Sweep, command: str) -> str:
     return f"The sweep was killed or lost its machine: no process works on it, and {news}; go on with: {command}"
 
 
-def _on_budget(sweep: Sweep) -> str:
+def larger_budget(sweep: Sweep) -> dict[str, int]:
+    """Twice each limit that is spent, by its key in the sweep file."""
     gpus, cpus = (configured(sweep.spec, f"resources.{kind}_per_trial") for kind in ("gpus", "cpus"))
     hours = float(sweep.trials["seconds"].sum()) / 3600 * float(gpus or cpus or 1)
     used = {"wall": sweep.wall, "device_hours": hours, "epochs": len(sweep.epochs)}
     limits = {key: configured(sweep.spec, f"budget.{key}") for key in used}
     # An earlier resume may have raised a limit already: what was used counts as well as what the file says.
     spent = {key: limit for key, limit in limits.items() if limit and used[key] >= limit} or limits
-    larger = {f"budget.{key}": math.ceil(2 * max(limit, used[key])) for key, limit in spent.items() if limit}
-    command = resume_command(sweep.folder, larger)
+    return {f"budget.{key}": math.ceil(2 * max(limit, used[key])) for key, limit in spent.items() if limit}
+
+
+def _on_budget(sweep: Sweep) -> str:
+    command = resume_command(sweep.folder, larger_budget(sweep))
     return f"The sweep reached its budget; go on with a larger one, for example: {command}"
 
 

@@ -29,6 +29,8 @@ LEAST_FALL = 0.03
 """Nats per token that must be lost after a plateau in one go, so that it is one."""
 LEAST_SETBACK = 0.1
 """Nats per token by which the loss rises in a setback."""
+LEAST_RATE = 0.001
+"""Nats per token and epoch below which a fall is none, however steady."""
 LEAST_RISE = 0.005
 """Nats per token above the lowest loss from which on a rise is a rise."""
 DIVERGED = 0.3
@@ -90,8 +92,9 @@ def phases(epochs: Sequence[int], val_loss: Sequence[float], train_loss: Sequenc
 
     The curve is first reduced to the straight pieces that it consists of within its noise (Ramer 1972; Douglas and
     Peucker 1973). Up to the lowest loss a piece is a plateau where the loss stands still and falls faster later, a
-    setback where it rises and comes back, else part of the fast or of the slow descent; what follows the lowest loss is
-    overfitting where the training loss goes on falling while the validation loss rises, divergence where both rise.
+    setback where it rises and comes back, else part of the fast or of the slow descent. A fall too small for pieces is
+    a slow descent where every epoch takes part in it, else none. What follows the lowest loss is overfitting where the
+    training loss goes on falling while the validation loss rises, divergence where both rise.
 
     Args:
         epochs: rising; some may be missing.
@@ -162,8 +165,9 @@ def _noise(at: Floats, loss: Floats) -> float:
 def _descent(at: Floats, loss: Floats, turns: list[int], tolerance: float) -> tuple[list[Phase], float, float]:
     """The phases up to the lowest loss, and when the first plateau was left and at which loss."""
     if loss[0] - loss[turns[-1]] <= 2 * tolerance:
-        flat = Phase("flat", int(at[0]), int(at[turns[-1]]), float(loss[0]), float(loss[turns[-1]]))
-        return [flat] if flat.last > flat.first else [], math.nan, math.nan
+        kind: Kind = "slow" if _steady(at[: turns[-1] + 1], loss[: turns[-1] + 1]) else "flat"
+        small = Phase(kind, int(at[0]), int(at[turns[-1]]), float(loss[0]), float(loss[turns[-1]]))
+        return [small] if small.last > small.first else [], math.nan, math.nan
     kinds = _kinds(at, loss, turns, tolerance)
     bounds = [int(at[turn]) for turn in turns]
     left = level = math.nan
@@ -174,6 +178,15 @@ def _descent(at: Floats, loss: Floats, turns: list[int], tolerance: float) -> tu
     values = np.interp(bounds, at, loss).tolist()
     pieces = [Phase(kind, *bounds[at : at + 2], *values[at : at + 2]) for at, kind in enumerate(kinds)]
     return _merged(pieces), left, level
+
+
+def _steady(at: Floats, loss: Floats) -> bool:
+    """Whether a small fall is one all the same: every epoch lower than the one before, and by more than nothing."""
+    if len(at) < 2:
+        return False
+    fall = float(loss[0] - loss[-1])
+    sure = fall > OF_NOISE * _noise(at, loss) and fall >= LEAST_RATE * float(at[-1] - at[0])
+    return sure and bool((np.diff(loss) < 0).all())
 
 
 def _merged(pieces: Iterable[Phase]) -> list[Phase]:

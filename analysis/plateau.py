@@ -10,21 +10,33 @@ from .words import counted, digits, listed
 
 SIGNALS = ("noise_scale", "update_ratio", "dead_relu", "ctx_norm", "ctx_rank")
 """Columns of `Sweep.epochs` that say how a trial learns; a sweep of an older program has none of them."""
+WINDOWS = 1024
+"""Windows of which training takes the mean loss to see whether the plateau was left: with fewer it does not look."""
 
 
 def plateau(sweep: Sweep) -> pd.DataFrame:
     """The rows of `Sweep.trials` whose learning signals are known, with the further column `plateau_epoch`.
 
     It counts finished epochs and their parts (step 150 of 100 a time is 1.5), and is NaN where the trial never left.
+    A trial that has not left counts as known only once it has surely read enough windows to be looked at.
     There are none where trials began with trained weights, which know more than word frequencies from the start.
     """
     rows = sweep.epochs[sweep.epochs[[*SIGNALS, "plateau_step"]].notna().any(axis=1)]
     per_epoch = rows.assign(steps=rows["step"] / rows["epoch"]).groupby("trial_id")["steps"].last()
     trials = sweep.trials[sweep.trials["trial_id"].isin(per_epoch.index)]
+    trials = trials[trials["plateau_step"].notna() | trials["trial_id"].isin(_looked_at(sweep))]
     if configured(sweep.spec, "training.start"):
         trials = trials.iloc[:0]
     steps = trials["plateau_step"].astype("Float64").astype("float64")
     return trials.assign(plateau_epoch=steps / trials["trial_id"].map(per_epoch).astype("float64"))
+
+
+def _looked_at(sweep: Sweep) -> list[str]:
+    """Trials that have read enough windows; all of them where the length of a window is not known."""
+    window, tokens = configured(sweep.spec, "corpus.window"), sweep.epochs.groupby("trial_id")["tokens"].max()
+    # A full window has one target less than tokens, a padded one fewer.
+    least = WINDOWS * (window - 1) if isinstance(window, int) else 0
+    return [str(trial) for trial in tokens[tokens >= least].index]
 
 
 def plateau_summary(sweep: Sweep) -> dict[str, Any] | None:

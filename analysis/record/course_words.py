@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 from ..load import Sweep
 from ..markdown import bullets, plain
+from ..phases import LEAST_RATE
 from ..tables import absent, configured
 from ..words import counted, digits
 from .course import Course, percent
 
-CONVERGED = 0.001
+CONVERGED = LEAST_RATE
 """Nats per token and epoch below which training has converged, unless early stopping has a least progress."""
 MUCH_LOWER = 0.5
 """Of the highest learning rate: below it at the end the next epochs will not bring what the last ones did."""
@@ -96,6 +97,11 @@ def _on_end(sweep: Sweep, one: Course) -> Iterator[str]:
         yield (
             f"Overfitting from epoch {found.best} on: validation rose by {digits(rise, 2)} nats to epoch {last} while "
             "training went on falling."
+        )
+    elif kind == "flat" and found.best == last and found.tail_rate >= least_progress(sweep):
+        yield (
+            f"Whether it has converged cannot be told: {digits(found.tail_rate, 2)} nats per epoch over the last "
+            f"{counted(found.tail, 'epoch')} may be noise."
         )
     elif kind == "flat":
         after = f"no lower loss after epoch {found.best}" if found.best < last else "next to no progress in all epochs"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..answers import larger_budget
 from ..commands import constants
 from ..data_law import DATA, data_law
 from ..hazard import hazard, hazard_sentence
@@ -23,6 +24,8 @@ MOST_SEEDS = 30
 LEAST_SEEDS = 3
 MANY_FAILED = 0.15
 """Share of the trials that came to nothing from which on the range is worth narrowing."""
+WITHOUT_DROPOUT = ("fixed_point",)
+"""Families that do not read `model.dropout`."""
 LEAST_GAIN = 0.005
 """Nats per token that are worth as many epochs again."""
 
@@ -49,10 +52,7 @@ def _unfinished(sweep: Sweep) -> Iterator[Step]:
         why = {"budget": "its budget was reached", "failing": "its first trials all failed"}.get(
             sweep.status, "it stopped"
         )
-        larger = {}
-        if sweep.status == "budget":
-            limits = sweep.spec.get("budget") or {}
-            larger = {f"budget.{key}": 2 * limit for key, limit in limits.items() if isinstance(limit, int | float)}
+        larger = larger_budget(sweep) if sweep.status == "budget" else {}
         yield Step(f"The sweep has not ended: {why}.", resume_command(sweep.folder, larger))
 
 
@@ -184,7 +184,9 @@ def _overfitting(sweep: Sweep, one: Course) -> Iterator[Step]:
     if last is None or last.kind != "overfitting":
         return
     said = f"The best trial overfits from epoch {one.found.best} on, so longer training does not help"
-    if configured(sweep.spec, "model.dropout") == 0 and "model.dropout" not in sweep.searched:
+    family = one.trial.get("model.family", configured(sweep.spec, "model.family"))
+    without = configured(sweep.spec, "model.dropout") == 0 and "model.dropout" not in sweep.searched
+    if without and family not in WITHOUT_DROPOUT:
         yield Step(f"{said}; dropout may.", search(sweep, "dropout", setting("model.dropout", 0.1)))
     else:
         yield Step(f"{said}; more data or a smaller model may.", "")
@@ -195,15 +197,17 @@ def _more_data(sweep: Sweep) -> Iterator[Step]:
     if found is None or found.law.reason or not found.law.determined or found.law.exponent >= 0:
         return
     largest = found.points.iloc[-1]
-    said_of = found.law.predict(found.law.measured[1] * 2)
+    most, there = largest["texts"], configured(sweep.provenance, "data.stats.train.texts")
+    known = isinstance(there, int)
+    # More were asked for than there were.
+    if absent(most) or (known and there < most):
+        return
+    said_of, texts = found.law.predict(found.law.measured[1] * 2), int(2 * most)
     low, high = (digits(end, 3) for end in said_of.interval)
     said = f"Twice the data should bring perplexity {digits(largest['ppl'], 3)} to {digits(said_of.estimate, 3)} "
-    said += f"(95 % prediction interval {low} to {high}), if the law goes on to hold."
-    if absent(largest["texts"]):
-        yield Step(f"{said} The corpus has no more texts.", "")
-    else:
-        texts = int(2 * largest["texts"])
-        yield Step(said, search(sweep, f"{texts}-texts", setting(DATA, texts)))
+    said += f"(95 % prediction interval {low} to {high}), if the law goes on to hold"
+    said += "." if known and there >= texts else f" and the corpus has {texts:,} texts."
+    yield Step(said, search(sweep, f"{texts}-texts", setting(DATA, texts)))
 
 
 def _test(sweep: Sweep, content: Mapping[str, Any]) -> Iterator[Step]:

@@ -1,13 +1,14 @@
 """Where the best value of a setting lies at the end of what was searched, and the search that goes on beyond."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..best import best
 from ..data_law import DATA
 from ..load import Sweep
 from ..words import label, shown
+from .bounds import Bounds, bounds, divides
 from .step import Step, search, setting
 
 AT_EDGE = 0.05
@@ -32,7 +33,7 @@ def widenings(sweep: Sweep) -> Iterator[Step]:
             and value == value
             and isinstance(rule, Mapping)
         ):
-            wider = _wider_list(rule, value) if isinstance(rule.get("values"), list) else _wider_range(rule, value)
+            wider = _wider(sweep, path, rule, row)
             if wider is None:
                 continue
             edge, options = wider
@@ -43,8 +44,20 @@ def widenings(sweep: Sweep) -> Iterator[Step]:
             )
 
 
-def _wider_list(rule: Mapping[str, Any], value: float) -> tuple[str, dict[str, Any]] | None:
-    """The two values at the edge and two beyond it, in the same ratio."""
+def _wider(
+    sweep: Sweep, path: str, rule: Mapping[str, Any], row: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]] | None:
+    """Which edge the best value lies on, and what the parameter's rule becomes; None where nothing lies beyond."""
+    allowed = bounds(sweep, path, row)
+    if isinstance(rule.get("values"), list):
+        return _wider_list(rule, row[path], lambda value: allowed.hold(value) and divides(sweep, path, value, row))
+    return _wider_range(rule, row[path], allowed)
+
+
+def _wider_list(
+    rule: Mapping[str, Any], value: float, allowed: Callable[[float], bool]
+) -> tuple[str, dict[str, Any]] | None:
+    """The two values at the edge and two beyond it, in the same ratio, of which those that are allowed."""
     values = sorted({each for each in rule["values"] if isinstance(each, int | float) and not isinstance(each, bool)})
     if len(values) < 3 or len(values) < len(rule["values"]) or value not in (values[0], values[-1]):
         return None
@@ -57,11 +70,11 @@ def _wider_list(rule: Mapping[str, Any], value: float) -> tuple[str, dict[str, A
         beyond = [round(each) for each in beyond if round(each) >= 1]
     else:
         beyond = [float(f"{each:.3g}") for each in beyond]
-    wanted = sorted({inner, near, *beyond})
+    wanted = sorted({inner, near, *filter(allowed, beyond)})
     return ("lowest" if low else "highest", {"values": wanted}) if len(wanted) > 2 else None
 
 
-def _wider_range(rule: Mapping[str, Any], value: float) -> tuple[str, dict[str, Any]] | None:
+def _wider_range(rule: Mapping[str, Any], value: float, allowed: Bounds) -> tuple[str, dict[str, Any]] | None:
     low, high = rule.get("min"), rule.get("max")
     if not isinstance(low, int | float) or not isinstance(high, int | float) or not low < high:
         return None
@@ -72,11 +85,22 @@ def _wider_range(rule: Mapping[str, Any], value: float) -> tuple[str, dict[str, 
     upper = place >= 0.5
     if not upper and low <= 0:
         return None
-    span = (high / WIDER, high * WIDER) if upper else (low / WIDER, low * WIDER)
-    if not log:
+    if log:
+        inner, outer = (high / WIDER, high * WIDER) if upper else (low * WIDER, low / WIDER)
+    else:
         half = (high - low) / 2
-        span = (high - half, high + half) if upper else (max(0.0, low - half), low + half)
-    rounded = [float(f"{end:.3g}") for end in span]
-    if all(isinstance(end, int) for end in (low, high)):
-        rounded = [max(1, round(end)) for end in rounded]
-    return ("highest" if upper else "lowest") + " or near it", dict(zip(("min", "max"), rounded, strict=True))
+        inner, outer = (high - half, high + half) if upper else (low + half, low - half)
+    edge, whole = high if upper else low, all(isinstance(end, int) for end in (low, high))
+    # A setting that is counted is at least 1.
+    outer = allowed.reached(edge, max(1, outer) if whole else outer)
+    beyond = round(outer) if whole else _rounded(outer, allowed)
+    if beyond == edge or not allowed.hold(beyond):
+        return None
+    span = sorted([max(1, round(inner)) if whole else float(f"{inner:.3g}"), beyond])
+    return ("highest" if upper else "lowest") + " or near it", dict(zip(("min", "max"), span, strict=True))
+
+
+def _rounded(value: float, allowed: Bounds) -> float:
+    """In as few digits as can be allowed: 0.9995 is 1 in three."""
+    shorter = (float(f"{value:.{digits}g}") for digits in (3, 4, 6, 9))
+    return next((each for each in shorter if allowed.hold(each)), value)

@@ -111,6 +111,15 @@ def test_a_setback_is_no_plateau():
     assert kinds(found) == ["fast", "slow", "setback", "fast"]
 
 
+def test_a_short_steady_fall_is_no_standstill():
+    found = phases([1, 2, 3], [3.500, 3.490, 3.481])
+    assert kinds(found) == ["slow"]
+    assert found.phases[0].rate == pytest.approx(0.0095)
+    # One epoch that does not take part, or less than a thousandth of a nat each, and it may be noise.
+    assert kinds(phases([1, 2, 3, 4], [3.500, 3.492, 3.493, 3.487])) == ["flat"]
+    assert kinds(phases([1, 2, 3], [3.500, 3.4995, 3.499])) == ["flat"]
+
+
 @pytest.mark.parametrize("losses", [[], [4.0], [math.nan, 4.0], [math.inf, math.nan]])
 def test_nothing_is_said_of_less_than_two_losses(losses):
     found = phases(range(1, len(losses) + 1), losses)
