@@ -35,6 +35,8 @@ LEAST_RISE = 0.005
 """Nats per token above the lowest loss from which on a rise is a rise."""
 DIVERGED = 0.3
 """Nats per token by which both losses rise where training diverges."""
+MUCH_LOWER = 0.5
+"""Of the highest learning rate: below it at the end the next epochs will not bring what the last ones did."""
 LONGEST_TAIL = 10
 """Epochs over which the rate at the end is measured, at most."""
 

@@ -2,17 +2,20 @@
 
 import json
 import math
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tune_newllm.errors import FolderError
-from tune_newllm.records import EpochRecord, TrialCreated, TrialEnded, TrialState
+from tune_newllm.records import EpochRecord, Record, SweepStarted, TrialCreated, TrialEnded, TrialState
 
+from .liveness import seen
 from .load import Sweep
 from .tables import configured, epoch_row, epoch_table, trial_table
 from .untrusted import clean, read_mapping
 
-CONFIGURATION, STATES = "configuration.json", ("state.safetensors", "state-previous.safetensors")
+CONFIGURATION, PROVENANCE = "configuration.json", "provenance.json"
+STATES = ("state.safetensors", "state-previous.safetensors")
 TRIAL = "run"
 LONGEST_HEADER = 50_000_000
 """Bytes; that of ten thousand epochs has five million."""
@@ -27,7 +30,8 @@ def load_run(path: Path | str) -> Sweep:
     """Read the folder of a training: its configuration, and the results of its epochs from its newest whole state.
 
     Returns:
-        a sweep of the one trial `run`, without anything searched, without provenance and without events.
+        a sweep of the one trial `run`, without anything searched; `provenance` and the one event, its beginning, are
+        there where `train` kept them. The trial is `stopped` where epochs are left to be trained.
 
     Raises:
         FolderError: it is no such folder, or none of its states can be read.
@@ -49,13 +53,49 @@ def load_run(path: Path | str) -> Sweep:
         parameters={},
         model_size=size,
     )
-    asked = configured(spec, "training.epochs")
-    over = not isinstance(asked, int) or len(history) >= asked
-    state: TrialState = "completed" if over else "stopped"
-    ended = TrialEnded(time=when, trial_id=TRIAL, state=state, epoch=len(history), reason="epochs")
+    ended = _end(spec, history, when)
     trials = trial_table(spec, [], [created], {TRIAL: ended}, {}, {}, epochs)
     seconds = float(epochs["seconds"].sum())
-    return Sweep(folder, spec, spec, {}, trials, epochs, [], [], False, 0.0, seconds, warnings)
+    provenance = read_mapping(folder / PROVENANCE, warnings) if (folder / PROVENANCE).exists() else {}
+    events = _beginning(provenance)
+    running = seen(folder) is True
+    return Sweep(folder, spec, spec, provenance, trials, epochs, events, [], running, 0.0, seconds, warnings)
+
+
+def _end(spec: dict[str, Any], history: list[EpochRecord], when: float) -> TrialEnded:
+    asked = configured(spec, "training.epochs")
+    state: TrialState = "completed"
+    reason = "epochs"
+    if isinstance(asked, int) and len(history) < asked:
+        patient = _out_of_patience(spec, [row.val_loss for row in history])
+        state, reason = ("completed", "patience") if patient else ("stopped", "")
+    return TrialEnded(time=when, trial_id=TRIAL, state=state, epoch=len(history), reason=reason)
+
+
+def _out_of_patience(spec: dict[str, Any], losses: list[float]) -> bool:
+    """As `training.config.EarlyStoppingConfig.spent`."""
+    patience, delta = (configured(spec, f"training.early_stopping.{key}") for key in ("patience", "min_delta"))
+    if not isinstance(patience, int) or not isinstance(delta, int | float):
+        return False
+    stages = configured(spec, "training.lr_stages")
+    afters = [stage.get("after") for stage in stages if isinstance(stage, dict)] if isinstance(stages, list) else []
+    since = max((after for after in afters if isinstance(after, int) and after <= len(losses)), default=0)
+    best, bad = math.inf, 0
+    for epoch, loss in enumerate(losses, 1):
+        best, bad = (best, bad + (epoch > since)) if loss > best - delta else (loss, 0)
+    return bad >= patience
+
+
+def _beginning(provenance: dict[str, Any]) -> list[Record]:
+    """When and by which command it was begun."""
+    words, created = provenance.get("command"), provenance.get("created")
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return []
+    try:
+        moment = datetime.fromisoformat(str(created)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return []
+    return [SweepStarted(time=moment, command=words)]
 
 
 def _seed(spec: dict[str, Any]) -> int:

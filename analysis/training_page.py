@@ -1,6 +1,6 @@
 """The page of one training under a name: what its `NAME_progress.json` says, in words and curves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .figures.training_curves import (
@@ -11,6 +11,7 @@ from .figures.training_curves import (
     training_curves_data,
 )
 from .markup import Section
+from .phases import MUCH_LOWER
 from .words import counted, digits, duration
 
 IMPROVEMENT = 0.001
@@ -42,7 +43,7 @@ def said(progress: Mapping[str, Any]) -> list[str]:
         sentences.append(f"{_all(done)} trained {time}.")
         losses = progress["val_losses"]
         if best == done and done > 1 and losses[-2] - losses[-1] > IMPROVEMENT:
-            sentences.append("It was still improving at the end: more epochs may pay.")
+            sentences.append(_more(progress["lrs"]))
     else:
         sentences.append(f"So far {done} of {counted(asked, 'epoch')} are trained, {time}.")
     sentences += [
@@ -51,6 +52,17 @@ def said(progress: Mapping[str, Any]) -> list[str]:
         for stage in progress["lr_stages"]
     ]
     return sentences
+
+
+def _more(rates: Sequence[float]) -> str:
+    """What more epochs may do for a training that was still improving."""
+    said, share = "It was still improving at the end", rates[-1] / max(rates)
+    if share < MUCH_LOWER:
+        return (
+            f"{said}, where its learning rate had fallen to {digits(100 * share, 2)} % of the highest: more epochs may "
+            "pay with a new course of it (--new-schedule)."
+        )
+    return f"{said}: more epochs may pay."
 
 
 def _all(epochs: int) -> str:

@@ -15,6 +15,7 @@ from ..tables import configured
 from ..words import counted, digits, fixed
 from .course import Course, word_frequencies
 
+LOSSES = ("what", "val loss", "perplexity", "above the best")
 _PUBLISHED_CORPUS = {"corpus.name": "wikitext-2", "corpus.vocab_size": 1000, "corpus.window": 64}
 
 
@@ -27,7 +28,7 @@ def against(sweep: Sweep, one: Course, content: Mapping[str, Any]) -> Iterator[s
     """
     yield "## Comparison"
     rows = list(_losses(sweep, one, content))
-    yield table(["what", "val loss", "perplexity", "above the best"], rows)
+    yield table(LOSSES, rows)
     if measured_as_published(sweep):
         yield from published(sweep, one)
 
@@ -36,18 +37,19 @@ def _losses(sweep: Sweep, one: Course, content: Mapping[str, Any]) -> Iterator[l
     first = content["best"][0]["mean"]
     frequencies = word_frequencies(sweep)
     if not math.isnan(frequencies):
-        yield _row("word frequencies alone", frequencies, first)
+        yield loss_row("word frequencies alone", frequencies, first)
     others = best(sweep, len(sweep.trials))
     if others.full_fidelity and len(others.trials) > 2:
         count = counted(len(others.trials), "configuration")
-        yield _row(f"median of the {count} that ran to the end", float(others.trials["mean"].median()), first)
+        yield loss_row(f"median of the {count} that ran to the end", float(others.trials["mean"].median()), first)
     seeds = f", mean of {content['best'][0]['replicates']} seeds" if content["best"][0]["replicates"] > 1 else ""
-    yield _row(f"best, trial {plain(one.trial['trial_id'])}{seeds}", first, None)
+    yield loss_row(f"best, trial {plain(one.trial['trial_id'])}{seeds}", first, None)
     if content["test_loss"] is not None:
-        yield _row("the same on the test split", content["test_loss"], None)
+        yield loss_row("the same on the test split", content["test_loss"], None)
 
 
-def _row(what: str, loss: float, first: float | None) -> list[str]:
+def loss_row(what: str, loss: float, first: float | None) -> list[str]:
+    """Of the table of losses: `first` is the best one."""
     ppl = math.exp(loss) if loss < 700 else math.inf
     return [what, fixed(loss), fixed(ppl), "" if first is None else fixed(loss - first, 3)]
 

@@ -5,15 +5,13 @@ from collections.abc import Iterator
 
 from ..load import Sweep
 from ..markdown import bullets, plain
-from ..phases import LEAST_RATE
+from ..phases import LEAST_RATE, MUCH_LOWER
 from ..tables import absent, configured
 from ..words import counted, digits
 from .course import Course, percent
 
 CONVERGED = LEAST_RATE
 """Nats per token and epoch below which training has converged, unless early stopping has a least progress."""
-MUCH_LOWER = 0.5
-"""Of the highest learning rate: below it at the end the next epochs will not bring what the last ones did."""
 UNIGRAM = 0.15
 """Nats per token within which a plateau is that of word frequencies."""
 

@@ -47,7 +47,9 @@ def span(sweep: Sweep) -> tuple[float, float] | None:
 def _facts(sweep: Sweep) -> Iterator[tuple[str, str]]:
     known = sweep.provenance
     if times := span(sweep):
-        yield "time", f"{moment(times[0])} to {moment(times[1])}, {duration(sweep.wall)} of work"
+        # Of a training whose beginning is not on record the end alone is known.
+        began = f"{moment(times[0])} to " if times[0] < times[1] else "until "
+        yield "time", f"{began}{moment(times[1])}, {duration(sweep.wall)} of work"
     for number, (text, overrides) in enumerate(_commands(sweep)):
         yield "command" if not number else "then", code(cut(text, LONGEST_COMMAND)) + overrides
     machine = {key: configured(known, f"hardware.{key}") for key in ("name", "device", "machine_cpus", "system")}
@@ -59,7 +61,7 @@ def _facts(sweep: Sweep) -> Iterator[tuple[str, str]]:
         yield "at once", plain(f"{shown(at_once)} trials, {each} each")
     peak = sweep.epochs["peak_memory_bytes"].max() if len(sweep.epochs) else 0
     if peak > 0:
-        yield "peak memory", f"{digits(peak / 2**20, 3)} MiB in a trial"
+        yield "peak memory", f"{digits(peak / 2**20, 3)} MiB" + (" in a trial" if len(sweep.trials) > 1 else "")
     if known.get("git"):
         yield "commit", code(cut(str(known["git"]), LONGEST_FACT))
     versions = known.get("versions")

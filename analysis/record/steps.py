@@ -11,11 +11,12 @@ from ..commands import constants
 from ..data_law import DATA, data_law
 from ..hazard import hazard, hazard_sentence
 from ..load import Sweep
+from ..phases import MUCH_LOWER
 from ..proposal import NEXT_FILE, proposal
 from ..tables import absent, configured
 from ..words import counted, digits, duration, resume_command
 from .course import Course
-from .course_words import MUCH_LOWER, least_progress
+from .course_words import least_progress
 from .step import Step, again, search, setting
 from .widening import widenings
 

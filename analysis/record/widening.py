@@ -23,7 +23,8 @@ def widenings(sweep: Sweep) -> Iterator[Step]:
     if not ranking.full_fidelity:
         return
     # As Python's own numbers, which numpy's are not.
-    row, rules = ranking.trials.to_dict("records")[0], sweep.spec.get("parameters") or {}
+    row = {str(name): value for name, value in ranking.trials.to_dict("records")[0].items()}
+    rules = sweep.spec.get("parameters") or {}
     # Of data more is always better; its own law says by how much.
     for path in (path for path in sweep.searched if path != DATA):
         value, rule = row[path], rules.get(path)

@@ -58,6 +58,8 @@ def test_the_page_says_how_far_how_good_and_why_it_ended():
         "All 4 epochs were trained in 2 min 0 s, 30 s an epoch.",
         "It was still improving at the end: more epochs may pay.",
     ]
+    fallen = said(last | {"lrs": [1e-3, 8e-4, 3e-4, 1e-6]})[-1]
+    assert fallen.endswith("0.1 % of the highest: more epochs may pay with a new course of it (--new-schedule).")
     stage = {"after": 2, "epochs": 4, "lr": 1e-4, "lr_schedule": {"name": "cosine"}}
     assert said(progress(lr_stages=[stage]))[-1] == (
         "From epoch 3 on the learning rate follows a new course, cosine from 0.0001, laid out over 4 epochs."

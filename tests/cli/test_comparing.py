@@ -121,5 +121,9 @@ def test_a_training_by_hand_has_a_record_too(tmp_path, monkeypatch):
     out, _ = call("one", "--markdown")
     assert out == f"record: {Path('one') / 'record.md'}\n"
     assert Path("one/record.md").read_text().startswith("# one\n")
-    with pytest.raises(FolderError, match="is not a sweep folder"):
+    with pytest.raises(UsageError, match="holds one training, no sweep: add --markdown"):
         call("one")
+    with pytest.raises(UsageError, match="--json is for sweeps"):
+        call("one", "--markdown", "one.md", "--json")
+    with pytest.raises(UsageError, match="one hold one training each: `evaluate` compares trainings"):
+        call("one", "other", "--markdown")

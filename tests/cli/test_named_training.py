@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -106,3 +107,20 @@ def test_a_preset_is_shown_without_its_gpu_and_refused_without_it(call):
     plan = json.loads(call("search", "tiny.yaml", "--preset", "t4", "--dry-run", "--json", "--set", "run_cap=1")[1])
     assert "training.batch_size" in plan["spec"]["parameters"]
     assert plan["spec"]["training"]["lr_rule"] == "sqrt"
+
+
+def test_the_command_of_a_trainings_record_goes_on_with_it(call):
+    lower = ("--set", "training.lr=5e-3")
+    assert call("train", "tiny.yaml", *lower, "--epochs", "3", "--to", "my run")[0] == 0
+    facts = json.loads(Path("my run/provenance.json").read_text())
+    assert facts["data"]["stats"]["validation"]["unigram_ppl"] > 1
+    assert {"created", "versions", "code", "hardware"} <= facts.keys()
+    assert call("report", "my run", "--markdown", "r.md")[0] == 0
+    line = next(line for line in Path("r.md").read_text().splitlines() if line.startswith("python -m"))
+    words = shlex.split(line)[3:]
+    assert words[-5:] == ["--epochs", "6", "--new-schedule", "--to", "my run"]
+    code, out, _ = call(*words, "--json")
+    assert code == 0
+    assert json.loads(out)["history"][3]["lr"] > 1e-3
+    # It says how it was begun.
+    assert json.loads(Path("my run/provenance.json").read_text()) == facts

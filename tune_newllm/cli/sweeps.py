@@ -145,7 +145,8 @@ def report(sweeps: tuple[Path, ...], out: Path | None, markdown: str | None, as_
     import analysis
 
     sweep = sweeps[0]
-    if markdown is not None and analysis.is_run(sweep):
+    if analysis.is_run(sweep):
+        _refuse_run(sweep, markdown, as_json)
         run = analysis.load_run(sweep)
         warn(run.warnings)
         click.echo("\n".join(_record([run], markdown, out or sweep)))
@@ -163,6 +164,14 @@ def report(sweeps: tuple[Path, ...], out: Path | None, markdown: str | None, as_
     lines = [*analysis.answers(loaded), f"report: {written}", *_record([loaded], markdown, written.parent)]
     show(analysis.summary(loaded), lines, as_json)
     return 0
+
+
+def _refuse_run(folder: Path, markdown: str | None, as_json: bool) -> None:
+    """Of one training there is the record and nothing else."""
+    if markdown is None:
+        raise UsageError(f"{folder} holds one training, no sweep: add --markdown to get its record")
+    if as_json:
+        raise UsageError(f"--json is for sweeps, and {folder} holds one training: leave it out")
 
 
 def _record(loaded: "Sequence[Sweep]", markdown: str | None, beside: Path) -> list[str]:
@@ -193,6 +202,11 @@ def _report_several(sweeps: tuple[Path, ...], out: Path | None, markdown: str | 
 
     if len({sweep.resolve() for sweep in sweeps}) < len(sweeps):
         raise UsageError("a sweep is named twice: name each once")
+    if runs := [str(sweep) for sweep in sweeps if analysis.is_run(sweep)]:
+        raise UsageError(
+            f"several folders must be sweeps to be compared, and {', '.join(runs)} hold one training each: `evaluate` "
+            "compares trainings, `report --markdown` writes the record of one at a time"
+        )
     loaded = [analysis.load(sweep) for sweep in sweeps]
     for each in loaded:
         warn(f"{each.name}: {warning}" for warning in each.warnings)

@@ -16,6 +16,7 @@ from tune_newllm.cli.text import warn
 from tune_newllm.errors import UsageError
 
 if TYPE_CHECKING:
+    from tune_newllm.data.corpora import PreparedCorpus
     from tune_newllm.models import LanguageModel
     from tune_newllm.training.config import Configuration, TrainingConfig
     from tune_newllm.training.run import Run
@@ -158,13 +159,29 @@ def _opened_run(
             free = {"training.lr", "training.lr_schedule"} if new_schedule else set()
             configuration = _continued(folder, read_configuration(folder), configuration, free | set(chosen))
         taken = start.begin(configuration, len(corpus.tokenizer)) if start else None
+        anew = not has_begun(folder)
         run = Run(folder, configuration, corpus, taken)
+        if anew:
+            _note_provenance(run, corpus)
         if start:
             found = run.evaluate()
             click.echo(f"epoch   0  val {found.loss:.4f}  ppl {found.ppl:.2f}  acc {found.acc:.3f}", err=True)
         if new_schedule:
             run.reschedule(asked.lr, asked.lr_schedule)
         yield run
+
+
+def _note_provenance(run: "Run", corpus: "PreparedCorpus") -> None:
+    """Write what the run begins with beside its configuration."""
+    from tune_newllm.cli.ending import command
+    from tune_newllm.data.files import write_text
+    from tune_newllm.sweep.provenance import collect_training
+
+    facts = collect_training(corpus, run.configuration.training.device, command())
+    try:
+        write_text(run.folder / "provenance.json", json.dumps(facts, indent=2) + "\n")
+    except OSError as error:
+        raise UsageError(f"a run needs a folder it can write to, got {run.folder} ({error.strerror})") from None
 
 
 def _resolved(configuration: "Configuration", vocab_size: int) -> "TrainingConfig":

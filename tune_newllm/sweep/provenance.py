@@ -1,4 +1,4 @@
-"""Where a sweep's numbers come from: versions, code, data, machine and command line."""
+"""Where the numbers of a sweep or a training come from: versions, code, data, machine and command line."""
 
 import os
 import platform
@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from tune_newllm.data.corpora import PreparedCorpus
 from tune_newllm.sweep.code import code_hashes
@@ -34,7 +36,19 @@ class Hardware:
 
 
 def collect(spec: SweepSpec, corpus: PreparedCorpus, hardware: Hardware, command: list[str]) -> dict[str, Any]:
-    """Everything needed to know what was run, as JSON types."""
+    """Everything needed to know what a sweep ran with, as JSON types."""
+    machine = _machine(hardware.device, hardware.name) | {"max_concurrent": spec.resources.max_concurrent}
+    more = {"hardware": machine, "memory": hardware.memory, "choices": hardware.chosen()}
+    return _what_ran(corpus, command) | more
+
+
+def collect_training(corpus: PreparedCorpus, device: str, command: list[str]) -> dict[str, Any]:
+    """The same of one training, which runs in this process."""
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
+    return _what_ran(corpus, command) | {"hardware": _machine(device, name)}
+
+
+def _what_ran(corpus: PreparedCorpus, command: list[str]) -> dict[str, Any]:
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": command,
@@ -42,16 +56,12 @@ def collect(spec: SweepSpec, corpus: PreparedCorpus, hardware: Hardware, command
         "git": git_commit(),
         "code": code_hashes(),
         "data": {"fingerprint": corpus.fingerprint, "folder": str(corpus.folder), "stats": corpus.stats},
-        "hardware": {
-            "device": hardware.device,
-            "name": hardware.name,
-            "machine_cpus": os.cpu_count(),
-            "system": platform.platform(terse=True),
-            "max_concurrent": spec.resources.max_concurrent,
-        },
-        "memory": hardware.memory,
-        "choices": hardware.chosen(),
     }
+
+
+def _machine(device: str, name: str) -> dict[str, Any]:
+    system = platform.platform(terse=True)
+    return {"device": device, "name": name, "machine_cpus": os.cpu_count(), "system": system}
 
 
 def versions() -> dict[str, str]:
