@@ -92,6 +92,10 @@ def test_what_patience_ends_says_so(tmp_path, corpus):
     assert set(kept) == {f"best_{NAME}", f"{NAME}_final", f"{NAME}_epoch_2"}
 
 
+TINYGPT2 = {"family": "gpt2", "hidden_dim": 1024, "tied": True}
+CVFP = {"family": "fixed_point", "embed_dim": 768, "ctx_dim": 768}
+
+
 class Killed(BaseException):
     """The end of a process."""
 
@@ -139,10 +143,16 @@ def test_a_longer_run_keeps_the_last_weights_of_the_shorter(tmp_path, corpus):
         ("wikitext-2", {"num_layers": 12}, {}, "new_llm_wikitext_ctx256_layers12"),
         ("wikitext-2", {"hidden_dim": 1024}, {"precision": "fp32"}, "new_llm_wikitext_hidden1024"),
         ("wikitext-2", {}, {"precision": "fp16"}, "new_llm_wikitext_fp16"),
-        ("wikitext-2", {"family": "gpt2"}, {}, "tinygpt2_wikitext"),
+        ("wikitext-2", {"embed_dim": 64}, {}, "new_llm_wikitext_embed64"),
+        ("wikitext-2", {"tied": True, "ffn": "residual"}, {}, "new_llm_wikitext_residual_tied"),
+        ("wikitext-2", TINYGPT2, {}, "tinygpt2_wikitext"),
+        ("wikitext-2", {"family": "gpt2"}, {}, "tinygpt2_wikitext_hidden512_untied"),
+        ("wikitext-2", TINYGPT2 | {"num_heads": 8, "num_positions": 128}, {}, "tinygpt2_wikitext_heads8_positions128"),
         ("dailydialog", {}, {}, "new_llm_dialog"),
-        ("dailydialog", {"family": "gpt2", "num_layers": 3}, {}, "tinygpt2_dialog_layers3"),
-        ("hf:roneneldan/TinyStories", {"family": "fixed_point", "ctx_dim": 768}, {}, "cvfp_tinystories"),
+        ("dailydialog", TINYGPT2 | {"num_layers": 3}, {}, "tinygpt2_dialog_layers3"),
+        ("hf:roneneldan/TinyStories", CVFP, {}, "cvfp_tinystories"),
+        ("ultrachat", CVFP | {"num_input_tokens": 2, "blocks": 4}, {}, "cvfp_ultrachat_tokens2_blocks4"),
+        ("ultrachat", CVFP | {"token_input_all_layers": False}, {}, "cvfp_ultrachat_first_layer_only"),
     ],
 )
 def test_names_of_the_original_and_of_others(corpus, model, training, name):

@@ -82,7 +82,7 @@ def train(
     warn(warnings)
     configuration = loaded.model_copy(update={"parameters": {}}).configuration()
     configuration = _started(configuration, spec.parent, start, new_words)
-    name = _name(name, configuration)
+    name = _name(name, configuration, chosen)
     if dry_run:
         from tune_newllm.cli.starting import prepared
 
@@ -96,13 +96,19 @@ def train(
     return 0
 
 
-def _name(asked: str | None, configuration: "Configuration") -> str | None:
-    """The name of the experiment, if it is to have one."""
+def _name(asked: str | None, configuration: "Configuration", chosen: Collection[str]) -> str | None:
+    """The name of the experiment, if it is to have one.
+
+    Args:
+        chosen: keys whose values nobody asked for; a precision among them is no part of the name.
+    """
     if asked is None:
         return None
     from tune_newllm.artifacts.names import name_of, require_name
 
-    return name_of(configuration) if asked == "auto" else require_name(asked)
+    if asked != "auto":
+        return require_name(asked)
+    return name_of(configuration, precision="training.precision" not in chosen)
 
 
 def _started(configuration: "Configuration", base: Path, start: Path | None, new_words: int | None) -> "Configuration":
