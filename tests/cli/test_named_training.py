@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tune_newllm.cli.main import main
+from tune_newllm.training import memory
 
 TINY = """\
 corpus: {name: toy, vocab_size: 100, window: 16}
@@ -17,7 +18,7 @@ training: {epochs: 2, precision: fp32, device: cpu, batch_size: 64, lr: 1e-2, lr
 parameters:
   training.batch_size: {values: [8, 16]}
 """
-NAME = "new_llm_toy_ctx8_layers1_hidden16"
+NAME = "new_llm_toy_ctx8_layers1_hidden16_embed8"
 
 
 @pytest.fixture
@@ -94,7 +95,11 @@ def test_a_preset_is_shown_without_its_gpu_and_refused_without_it(call):
     assert (code, facts["batch_size"], facts["precision"]) == (0, 2048, "bf16")
     # The file has 1e-2 at batch 64.
     assert facts["learning_rate"] == pytest.approx(1e-2 * (2048 / 64) ** 0.5)
-    assert "preset l4: batch size 2,048, precision bf16" in err
+    assert (
+        "preset l4: batch size 2,048, precision bf16, learning rate 0.0566 (lr 0.00707 at batch 32, by lr_rule" in err
+    )
+    assert "warning: preset l4: batch size 2,048 makes 2 steps an epoch of the 2,340 windows here" in err
+    assert "--set training.batch_size=64 makes 37" in err
     code, _, err = call("train", "tiny.yaml", "--preset", "l4", *anywhere)
     assert code == 2
     assert "--dry-run shows what it would choose" in err
@@ -124,3 +129,43 @@ def test_the_command_of_a_trainings_record_goes_on_with_it(call):
     assert json.loads(out)["history"][3]["lr"] > 1e-3
     # It says how it was begun.
     assert json.loads(Path("my run/provenance.json").read_text()) == facts
+
+
+def test_a_preset_names_both_rules_and_what_is_trained_with(call):
+    own = ("--set", "training.device=auto", "--set", "training.precision=auto")
+    both = ("--set", "training.lr_rule=sqrt", "--set", "training.lr_size_rule=original")
+    shown = ("train", "tiny.yaml", "--preset", "t4", "--dry-run")
+    err = call(*shown, *own, *both)[2]
+    assert "(lr 0.01 at batch 32 and 2,739,432 parameters, by lr_rule sqrt and lr_size_rule original)" in err
+    err = call(*shown, *own, *both, "--set", "training.lr_rule=none")[2]
+    assert "(lr 0.01 at 2,739,432 parameters, by lr_size_rule original)" in err
+    # The processor computes as the file says, not as the GPU would.
+    err = call(*shown, "--set", "training.batch_size=32", "--set", "training.precision=auto")[2]
+    assert "precision auto, " in err
+    assert "warning" not in err
+
+
+def test_a_preset_gives_the_name_no_precision(call, monkeypatch):
+    named = []
+    monkeypatch.setattr("tune_newllm.cli.training.follow", lambda run, name, as_json: named.append(name))
+    # As on its GPU: what a preset sets besides does not matter here.
+    monkeypatch.setattr(
+        "tune_newllm.cli.training.preset_settings", lambda *given, search: {"training.precision": "bf16"}
+    )
+    train = ("train", "tiny.yaml", "--name", "auto", "--to", "run")
+    assert call(*train, "--preset", "l4")[0] == 0
+    monkeypatch.setattr("tune_newllm.cli.training.preset_settings", lambda *given, search: {})
+    assert call(*train, "--preset", "l4", "--set", "training.precision=bf16")[0] == 0
+    assert named == [NAME, f"{NAME}_bf16"]
+
+
+def test_a_preset_of_a_search_fits_the_largest_model_and_leaves_what_is_searched(call, monkeypatch):
+    measured = []
+    real = memory.measure_step
+    monkeypatch.setattr(memory, "measure_step", lambda *given: measured.append(given[0].model) or real(*given))
+    sizes = "{model.ctx_dim: {values: [8, 32, 16]}, training.lr: {min: 1e-3, max: 1e-2}}"
+    search = ("search", "tiny.yaml", "--preset", "t4", "--dry-run", "--json", "--set", "run_cap=1")
+    code, out, err = call(*search, "--set", f"parameters={sizes}")
+    assert (code, measured[0].ctx_dim) == (0, 32)
+    assert "preset t4: batch size 512, precision fp32\npreset t4: a step of the largest configuration needs" in err
+    assert "training.lr" in json.loads(out)["spec"]["parameters"]
