@@ -1,5 +1,6 @@
 import errno
 import fcntl
+import logging
 import shutil
 import subprocess
 import weakref
@@ -89,14 +90,18 @@ FULL, READ_ONLY = OSError(errno.ENOSPC, "full"), OSError(errno.EROFS, "read-only
     ],
 )
 def test_every_way_to_go_wrong_is_a_last_result(work, state, reason, ask, tmp_path, monkeypatch):
-    run = SimpleNamespace(notes=["begun anew"])
+    run, handlers = SimpleNamespace(notes=["begun anew"]), [*logging.getLogger("tune_newllm").handlers]
 
     def epochs(run, recorded, folder):
         yield {"epoch": 1, "done": False}
         run.notes.append("halved")
         work()
 
-    monkeypatch.setattr(trial, "_open", lambda asked, folder: run)
+    def opened(asked, folder):
+        logging.getLogger("tune_newllm.training.fixed_point").info("phase one, %s", "iteration 2")
+        return run
+
+    monkeypatch.setattr(trial, "_open", opened)
     monkeypatch.setattr(trial, "_epochs", epochs)
     first, last = trial._run(ask())
     assert (first["epoch"], first["notes"], last["notes"]) == (1, ["begun anew"], ["halved"])
@@ -104,6 +109,8 @@ def test_every_way_to_go_wrong_is_a_last_result(work, state, reason, ask, tmp_pa
     assert reason in last["reason" if state else "halt"]
     assert ("halt" in last) is (state == "")
     log = (tmp_path / "trials" / "t1" / "log.txt").read_text()
+    assert log.startswith("phase one, iteration 2\n"), "what the package says reaches no other place"
+    assert logging.getLogger("tune_newllm").handlers == handlers
     assert "begun anew\n" in log
     assert "halved\n" in log
     assert ("Traceback" in log) is (state == "failed" or last["reason"] == "out of memory")

@@ -17,6 +17,7 @@ from ray import tune
 
 from tune_newllm.errors import CheckpointError, DamagedCheckpointError, DivergedError, InfeasibleError
 from tune_newllm.sweep.lock import FolderTaken, trial_lock
+from tune_newllm.sweep.trial_log import log, logged
 from tune_newllm.training.config import Configuration
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tune_newllm.training.run import Run
 
 Results = Generator[dict[str, Any], None, None]
-LOG = "log.txt"
 LOCK_SECONDS = 60.0
 """How long a trial waits for a process that outlived its driver to let go of the trial's folder."""
 _CONFIGURATION = TypeAdapter(Configuration)
@@ -100,7 +100,7 @@ def _run(trial: dict[str, Any]) -> Results:
     ending = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with trial_lock(folder, LOCK_SECONDS):
+        with trial_lock(folder, LOCK_SECONDS), logged(folder):
             run = _open(trial, folder)
             notes = run.notes
             results = _epochs(run, trial["recorded"], folder)
@@ -198,7 +198,7 @@ def _epochs(run: "Run", recorded: Collection[int], folder: Path) -> Results:
 
     with closing(run.epochs()) as results:
         for result in results:
-            _log(folder, log_line(result))
+            log(folder, log_line(result))
             yield _report(result, run.finished)
 
 
@@ -214,9 +214,9 @@ def _ending(error: Exception, folder: Path) -> dict[str, Any]:
     if isinstance(error, FolderTaken | CheckpointError):
         return _last("", "") | {"halt": str(error)}
     if isinstance(error, DivergedError | InfeasibleError):
-        _log(folder, str(error))
+        log(folder, str(error))
         return _last("diverged" if isinstance(error, DivergedError) else "infeasible", str(error))
-    _log(folder, traceback.format_exc())
+    log(folder, traceback.format_exc())
     if is_out_of_memory(error):
         return _last("infeasible", "out of memory")
     return _last("failed", f"{type(error).__name__}: {error}".splitlines()[0])
@@ -236,11 +236,5 @@ def _passed_on(notes: list[str], folder: Path) -> list[str]:
     taken = notes.copy()
     notes.clear()
     for note in taken:
-        _log(folder, note)
+        log(folder, note)
     return taken
-
-
-def _log(folder: Path, text: str) -> None:
-    # Where no log can be written (full disk, missing rights) the trial's last result still says what happened.
-    with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as log:
-        log.write(text.rstrip() + "\n")
