@@ -107,6 +107,18 @@ def test_the_plateau_is_left_when_the_mean_of_1024_windows_is_a_tenth_below_the_
     assert (plateau.left, plateau.recent) == (4, [])
 
 
+def test_long_windows_are_judged_by_their_targets():
+    plateau = signals.Plateau()
+    for step in range(1, 10):
+        plateau.add(4.0, 16 * 512, 16, step, entropy=5.0)
+        assert plateau.left == (None if step < 8 else 8), "128 windows of 512 targets"
+    # Of 64 tokens it still are 1,024 windows.
+    plateau = signals.Plateau()
+    for step in range(1, 65):
+        plateau.add(4.0, 16 * 63, 16, step, entropy=5.0)
+        assert plateau.left == (None if step < 64 else 64)
+
+
 def test_word_frequencies_alone_do_not_leave_the_plateau_by_chance():
     # Tokens of a window go together, so the mean loss of a window scatters widely whatever the model knows.
     losses = np.random.default_rng(0).normal(5.0, 0.6, (4000, 8)).mean(axis=1)

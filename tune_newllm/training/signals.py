@@ -16,10 +16,11 @@ PROBE_EVERY = 25
 4 % of a training, and next to nothing where batches are large."""
 INSPECTED_ROWS = 64
 """Validation windows whose hidden units and contexts are looked at after every epoch, always the first."""
-PLATEAU_WINDOWS, PLATEAU_DEPTH = 1024, 0.1
-"""The plateau is left when the mean loss of the last so many windows lies so many nats below it. For word frequencies
-alone that mean scatters by about 0.02 on the built-in corpus, so that chance does not pass 0.1, a tenth of the
-perplexity, in thousands of steps. More windows would notice later, a deeper mark take slow learning for none."""
+PLATEAU_WINDOWS, PLATEAU_TARGETS, PLATEAU_DEPTH = 1024, 2**16, 0.1
+"""The plateau is left when the mean loss of the last so many windows, or of as many long ones as have so many targets,
+lies so many nats below it. For word frequencies alone that mean scatters by about 0.02 on the built-in corpus, so that
+chance does not pass 0.1, a tenth of the perplexity, in thousands of steps. More windows would notice later, a deeper
+mark take slow learning for none."""
 _CHUNK_ROWS = 65536
 
 
@@ -49,22 +50,30 @@ class Plateau:
     """Whether a run still only predicts how frequent words are (original research, the plateau)."""
 
     left: int | None = None
-    """1-based optimizer step after which the mean token loss of the last `PLATEAU_WINDOWS` windows lay at least
-    `PLATEAU_DEPTH` below the entropy of the word frequencies for the first time; None while it has not."""
+    """1-based optimizer step after which the mean token loss of the last `PLATEAU_WINDOWS` windows, or of fewer with
+    `PLATEAU_TARGETS` targets, lay at least `PLATEAU_DEPTH` below the entropy of the word frequencies for the first
+    time; None while it has not."""
     recent: list[list[float]] = field(default_factory=list)
-    """Sum of losses, targets and windows of the last batches, as few as have that many windows together; empty once
-    the plateau is left."""
+    """Sum of losses, targets and windows of the last batches, as few as suffice together; empty once the plateau is
+    left."""
 
     def add(self, loss: float, targets: int, windows: int, step: int, entropy: float) -> None:
         """Take in a batch at a 1-based step: its mean loss, and how many targets and windows it has."""
         if self.left is not None:
             return
         self.recent.append([loss * targets, targets, windows])
-        while sum(batch[2] for batch in self.recent[1:]) >= PLATEAU_WINDOWS:
+        while _suffice(self.recent[1:]):
             self.recent.pop(0)
-        losses, counted, seen = (math.fsum(column) for column in zip(*self.recent, strict=True))
-        if seen >= PLATEAU_WINDOWS and losses / counted <= entropy - PLATEAU_DEPTH:
-            self.left, self.recent = step, []
+        if _suffice(self.recent):
+            losses, counted, _ = (math.fsum(column) for column in zip(*self.recent, strict=True))
+            if losses / counted <= entropy - PLATEAU_DEPTH:
+                self.left, self.recent = step, []
+
+
+def _suffice(batches: Sequence[Sequence[float]]) -> bool:
+    """Whether the mean loss of these batches is sure enough to judge by."""
+    enough = sum(batch[1] for batch in batches) >= PLATEAU_TARGETS
+    return enough or sum(batch[2] for batch in batches) >= PLATEAU_WINDOWS
 
 
 def probed_steps(steps: int) -> set[int]:
