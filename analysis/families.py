@@ -36,6 +36,8 @@ class Family(NamedTuple):
     lr: float
     tokens: int
     """In all epochs that it was asked for."""
+    iterations: int | None
+    """Of phase one, over all tokens before the epochs; None where there was none."""
     parameters: int | None
     """Scalars of the model's weights."""
     seconds: float
@@ -75,7 +77,7 @@ def _family(name: str, sweep: Sweep, ranked: pd.DataFrame, lowest: pd.DataFrame,
     # Those that were stopped early or diverged tell that the best rate lies on this side of them.
     rates = sweep.trials.loc[~sweep.trials["state"].isin(UNTOLD), "lr"].dropna()
     edges = {float(rates.max()): "highest", float(rates.min()): "lowest"} if rates.nunique() > 1 else {}
-    size = float(sweep.trials["model_size"].astype("Float64")[ranked.index[0]] or math.nan)
+    size, iterations = sweep.trials["model_size"][ranked.index[0]], last["fixed_point_iterations"]
     return Family(
         name=name,
         trial_id=str(first["trial_id"]),
@@ -84,7 +86,8 @@ def _family(name: str, sweep: Sweep, ranked: pd.DataFrame, lowest: pd.DataFrame,
         noise=noise,
         lr=float(first["lr"]),
         tokens=round(float(last["tokens"] / last["epoch"]) * asked),
-        parameters=None if math.isnan(size) else int(size),
+        iterations=None if pd.isna(iterations) else int(iterations),
+        parameters=None if pd.isna(size) else int(size),
         seconds=float(first["seconds"]),
         configurations=len(ranked),
         edge=edges.get(float(first["lr"]), ""),
@@ -125,13 +128,19 @@ def _behind(each: Family) -> str:
 
 
 def _cautions(found: Sequence[Family]) -> list[str]:
-    said = []
+    said = [
+        f"These are the tokens of the epochs. Before them {each.name} taught its context blocks in "
+        f"{counted(each.iterations, 'iteration')} over the same text (phase one); in them only its other parameters "
+        "are trained."
+        for each in found
+        if each.iterations is not None
+    ]
     sizes = [each.parameters for each in found if each.parameters is not None]
     if len(sizes) > 1 and max(sizes) > UNEQUAL * min(sizes):
         times = digits(max(sizes) / min(sizes), 2)
         said.append(f"The families' models differ in size by a factor of up to {times}, which may explain some of it.")
     said += [
-        f"The best learning rate of {each.name} is the {each.edge} tried, so its own best may be lower still."
+        f"The best learning rate of {each.name} is the {each.edge} tried, so its loss may still fall beyond it."
         for each in found
         if each.edge
     ]

@@ -25,6 +25,8 @@ CONTEXTS = {"ctx_norm": 4.0, "ctx_rank": 12.0, "update_ratio": 1e-3}
 def trial(family, lr, end, seed=0, **changes):
     """gpt2 has neither contexts nor ReLUs, and no signal can be had of them."""
     signals = CONTEXTS | {"plateau_step": 40} if family != "gpt2" else {"update_ratio": 1e-3, "plateau_step": 60}
+    if family == "fixed_point":
+        signals = signals | {"fixed_point_iterations": 7, "fixed_point_converged": 0.96}
     created = {"replicate": seed, "model_size": SIZES[family], "seed": seed}
     losses = [end + 0.6, end + 0.2, end + 0.1, end]
     given = {"model.family": family, "training.lr": lr}
@@ -69,7 +71,10 @@ def test_each_family_with_its_own_best_rate_at_equal_tokens(tmp_path):
         "of the seeds, ± 0.014 (learning rate 0.003, 62,000 parameters, 8 s); fixed_point is 0.3 nats"
     )
     assert "differ in size by a factor of up to 1.5" in said
-    assert "The best learning rate of gpt2 is the highest tried" in said
+    assert "The best learning rate of gpt2 is the highest tried, so its loss may still fall beyond it." in said
+    assert [each.iterations for each in found] == [None, None, 7]
+    assert "Before them fixed_point taught its context blocks in 7 iterations over the same text (phase one)" in said
+    assert "Before them gpt2" not in said
     assert said.split(". ")[0] in " ".join(analysis.answers(sweep))
     assert [each["name"] for each in analysis.summary(sweep)["families"]] == [each.name for each in found]
 
@@ -94,6 +99,14 @@ def test_a_sweep_of_gpt2_alone_has_a_report(tmp_path):
     assert "Learning signals" in page
     assert families(sweep) == []
     assert family_sentences(sweep) == []
+
+
+def test_families_whose_size_is_not_on_record(tmp_path):
+    trials = [trial(family, lr, 3.5 + lr) for family in ("context_vector", "gpt2") for lr in (1e-3, 2e-3, 3e-3)]
+    for each in trials:
+        del each.created["model_size"]
+    sweep = analysis.load(write_sweep(tmp_path / "sizeless", trials, FAMILIES | {"seeds": 1}))
+    assert [each.parameters for each in families(sweep)] == [None, None]
 
 
 def test_what_keeps_families_from_being_compared(tmp_path):
