@@ -4,8 +4,9 @@ Three rules:
 
 - `complete` skips no text and makes every token after BOS a target exactly once. A text of n tokens becomes
   ceil((n - 1) / (window - 1)) pieces; each begins with the last target of the piece before.
-- `original` skips texts of fewer than five words; a text that fits gives one window, a longer one gives windows at 0,
-  stride, 2 * stride, ... as long as they are full, and its tail is dropped (original research, windowing rule).
+- `original` skips texts of fewer than five words, or of fewer than five pieces with a subword tokenizer; a text that
+  fits gives one window, a longer one gives windows at 0, stride, 2 * stride, ... as long as they are full, and its tail
+  is dropped (original research, windowing rule).
 - `stream` writes the texts one after another and cuts that into rows, each of which begins with the last token of the
   row before: every token but the very first is a target exactly once, and a row continues the row before. Only the last
   row may be padded.

@@ -1,4 +1,5 @@
-"""What every family of models offers: the training loop, evaluation and generation know nothing else of a model.
+"""What every family of models offers: all that training steps, measuring and generating know of a model. Only what a
+fixed-point model needs beside, phase one, contexts read before and rows that carry on, is asked for by its own class.
 
 Shape suffixes: B sequences, T time steps, V vocabulary, F features (what the output layer reads).
 """
