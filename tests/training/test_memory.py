@@ -147,7 +147,10 @@ def test_gpus_have_what_is_free_or_held_unused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5000, 10000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 700)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 200)
+    share = {None: 1.0, 1: 0.25}
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda index: share[index])
     assert available_memory("cuda") == 5000 + 500 - 1000
+    assert available_memory("cuda:1") == 2500 - 200 - 250, "of its share, where several processes have one"
 
 
 def test_processes_that_share_a_gpu_leave_room_for_each_other(monkeypatch):

@@ -4,14 +4,16 @@ A training reads them in every epoch, yet they never change. So they are made on
 or, mapped into it, on disk: wherever they fit first.
 """
 
+import errno
+import math
 import mmap
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -23,19 +25,21 @@ from tune_newllm.models import context_scan
 from tune_newllm.models.fixed_point import FixedPointModel, FixedPointState
 from tune_newllm.training.batches import ContextRows, Rows, Windows
 from tune_newllm.training.device import available_memory
+from tune_newllm.training.memory import unless_out_of_memory
 
+Place = Literal["gpu", "memory", "disk"]
 SHARE = 0.5
 """Of the free memory for contexts; the rest is for the training itself."""
 DISK_SHARE = 0.9
-CACHE_FILE = "contexts"
-"""Stem of the file in a run's folder; `.contexts.PID` while its process lives."""
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What a disk answers that has no room for a file of this size."""
 _NAMES = {"gpu": "on the GPU", "memory": "in main memory", "disk": "on disk, mapped into memory"}
 
 
 class CachePlan(NamedTuple):
     """Where contexts are to lie."""
 
-    place: Literal["gpu", "memory", "disk"]
+    place: Place
     nbytes: int
     free: int
     """Bytes that contexts may take there."""
@@ -51,88 +55,121 @@ def context_bytes(tokens: int, width: int) -> int:
     return tokens * width * torch.float32.itemsize
 
 
-def plan_contexts(nbytes: int, device: str, folder: Path) -> CachePlan:
-    """Decide where contexts are to lie: on the GPU, else in main memory, else on disk.
+def plan_contexts(nbytes: int, device: str, folder: Path | None) -> list[CachePlan]:
+    """Where contexts fit, the best place first: on the GPU, else in main memory, else on disk.
 
     Args:
         nbytes: of all that is to be kept at once.
         device: as `resolve_device` gives it.
-        folder: of the run.
+        folder: of the run; None stands for the system's folder for temporary files.
 
     Raises:
         InfeasibleError: they fit nowhere.
     """
-    free: dict[str, int] = {}
+    free: dict[Place, int] = {}
     if torch.device(device).type == "cuda":
         free["gpu"] = int(SHARE * available_memory(device))
     # Beside this training the machine has room for as many others as there are processors for.
     others = max(1, (os.cpu_count() or 1) // torch.get_num_threads())
     free["memory"] = int(SHARE * available_memory("cpu") / others)
-    free["disk"] = int(DISK_SHARE * shutil.disk_usage(folder).free)
-    for place in ("gpu", "memory", "disk"):
-        if nbytes <= free.get(place, -1):
-            return CachePlan(place, nbytes, free[place])
-    there = ", ".join(f"{room / 2**20:,.0f} MiB {_NAMES[place]}" for place, room in free.items())
+    free["disk"] = int(DISK_SHARE * shutil.disk_usage(folder or tempfile.gettempdir()).free)
+    if plans := [CachePlan(place, nbytes, most) for place, most in free.items() if nbytes <= most]:
+        return plans
+    there = ", ".join(f"{most / 2**20:,.0f} MiB {_NAMES[place]}" for place, most in free.items())
+    _refuse(nbytes, f"there are {there}")
+
+
+def _refuse(nbytes: int, there: str) -> NoReturn:
     raise InfeasibleError(
-        f"the contexts need {nbytes / 2**20:,.0f} MiB, and there are {there}: take fewer texts, fewer layers or a "
-        "smaller ctx_dim, or a folder on a larger disk"
+        f"the contexts need {nbytes / 2**20:,.0f} MiB, and {there}: take fewer texts, fewer layers or a smaller "
+        "ctx_dim, or a folder on a larger disk"
     )
 
 
-@contextmanager
-def room(shapes: Sequence[tuple[int, ...]], plan: CachePlan, device: str, folder: Path) -> Iterator[list[Tensor]]:
-    """Empty float32 tensors of these shapes at the place planned, gone when the block ends."""
-    if plan.place != "disk":
-        yield [torch.empty(shape, device=device if plan.place == "gpu" else "cpu") for shape in shapes]
-        return
-    sizes = [int(np.prod(shape)) for shape in shapes]
-    # A name that the run recognises and removes where this process was killed.
-    path = folder / f".{CACHE_FILE}.{os.getpid()}"
-    try:
-        with path.open("wb") as file:
-            file.truncate(max(mmap.PAGESIZE, 4 * sum(sizes)))
-        mapped = torch.from_numpy(np.memmap(path, dtype=np.float32, mode="r+"))
-        parts = torch.split(mapped[: sum(sizes)], sizes)
-        yield [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
-    finally:
-        path.unlink(missing_ok=True)
+def room(
+    shapes: Sequence[tuple[int, ...]], plans: Sequence[CachePlan], device: str, folder: Path | None
+) -> tuple[list[Tensor], CachePlan]:
+    """Empty float32 tensors of these shapes, and the first of the planned places that has the room for them indeed: a
+    plan reserves nothing, and others may have been faster.
+
+    Raises:
+        InfeasibleError: none has.
+    """
+    for plan in plans:
+        where = device if plan.place == "gpu" else "cpu"
+        make = partial(_on_disk, shapes, folder) if plan.place == "disk" else partial(_empty, shapes, where)
+        if (made := unless_out_of_memory(make, device)) is not None:
+            return made, plan
+    _refuse(plans[0].nbytes, "what was free for them is taken by now")
 
 
-@contextmanager
-def scratch(folder: Path | None) -> Iterator[Path]:
-    """The folder, or one that is gone when the block ends."""
-    if folder is not None:
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as place:
-        yield Path(place)
+def _empty(shapes: Sequence[tuple[int, ...]], device: str) -> list[Tensor]:
+    return [torch.empty(shape, device=device) for shape in shapes]
+
+
+def _on_disk(shapes: Sequence[tuple[int, ...]], folder: Path | None) -> list[Tensor] | None:
+    """None where the disk has no room for them."""
+    sizes = [math.prod(shape) for shape in shapes]
+    nbytes = max(mmap.PAGESIZE, torch.float32.itemsize * sum(sizes))
+    # Without a name, the file is gone with the tensors, even where the process is killed.
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            _reserve(file.fileno(), nbytes)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            return None
+        mapped = torch.frombuffer(mmap.mmap(file.fileno(), nbytes), dtype=torch.float32)
+    parts = torch.split(mapped[: sum(sizes)], sizes)
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _reserve(file: int, nbytes: int) -> None:
+    """Let a file have so many bytes of the disk: a write through a map that finds no room ends the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, nbytes)
+    else:  # macOS
+        os.truncate(file, nbytes)
+
+
+def fill(model: FixedPointModel, rows: ContextRows, device: str, starts_ND: Tensor | None = None) -> None:
+    """Read the rows' contexts into their place. Arguments as in `readings`."""
+    for part, contexts_BTW in readings(model, rows, device, starts_ND):
+        rows.contexts[part].copy_(contexts_BTW)
 
 
 @torch.no_grad()
-def fill(model: FixedPointModel, rows: ContextRows, device: str, starts_ND: Tensor | None = None) -> None:
-    """Read the rows' contexts into their place, as many layers of them as it has room for, the last ones.
+def readings(
+    model: FixedPointModel, rows: ContextRows, device: str, starts_ND: Tensor | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Read the rows, some at a time: which ones, and their contexts [B, T, W] on the device, as many layers of them as
+    the rows have room for, the last ones.
 
     Args:
         model: on the device.
         rows: each goes on where the one before ends if they carry on, else each begins a text.
+        device: as `resolve_device` gives it.
         starts_ND: contexts before the rows, or before the first where they carry on; None stands for zeros.
     """
-    kind = "cuda" if torch.device(device).type == "cuda" else "cpu"
-    size = max(1, context_scan.SEGMENT * context_scan.SEGMENTS[kind] // rows.steps)
-    width = rows.contexts.shape[-1]
+    size, width = rows_at_once(rows.steps, device), rows.contexts.shape[-1]
     if starts_ND is None:
         starts_ND = model.start(1 if rows.carries else len(rows), torch.device(device)).context_BD
     for first in range(0, len(rows), size):
-        part = rows[first : first + size]
-        ids_BT, before_KB = part.inputs(device)
+        part = slice(first, first + size)
+        ids_BT, before_KB = rows[part].inputs(device)
         if rows.carries:
             contexts_NW = model.read_stream(ids_BT.flatten(), FixedPointState(starts_ND, before_KB[:, :1]))
             starts_ND = contexts_NW[-1:, -model.ctx_dim :].clone()
             contexts_BTW = contexts_NW.view(*ids_BT.shape, -1)
         else:
-            start = FixedPointState(starts_ND[first : first + size], before_KB)
-            contexts_BTW = model.read(ids_BT.t(), start).transpose(0, 1)
-        rows.contexts[first : first + size].copy_(contexts_BTW[..., -width:])
+            contexts_BTW = model.read(ids_BT.t(), FixedPointState(starts_ND[part], before_KB)).transpose(0, 1)
+        yield part, contexts_BTW[..., -width:]
+
+
+def rows_at_once(steps: int, device: str) -> int:
+    """How many rows of so many tokens are read at a time, so that the contexts of all their layers stay few."""
+    kind = "cuda" if torch.device(device).type == "cuda" else "cpu"
+    return max(1, context_scan.SEGMENT * context_scan.SEGMENTS[kind] // steps)
 
 
 def context_rows(windows: Windows, contexts: Tensor, model: FixedPointModel, carries: bool) -> ContextRows:

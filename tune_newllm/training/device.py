@@ -123,16 +123,19 @@ def process_bytes(device: str) -> int:
 
 
 def available_memory(device: str, root: Path = Path("/")) -> int:
-    """Bytes that this process may still take on a device, with `RESERVE` of all there are left over.
+    """Bytes that this process may still take on a device, with `RESERVE` of all it may take left over.
 
     Args:
-        device: as `resolve_device` gives it. Its main memory may be limited by control groups as well.
+        device: as `resolve_device` gives it. Its main memory may be limited by control groups as well, a GPU's by
+            `limit_memory`.
         root: where `proc` and `sys` are.
     """
     if torch.device(device).type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        limits = [(free + unused, total)]
+        taken = torch.cuda.memory_allocated(device)
+        unused = torch.cuda.memory_reserved(device) - taken
+        share = int(torch.cuda.get_per_process_memory_fraction(torch.device(device).index) * total)
+        limits = [(free + unused, total), (share - taken, share)]
     else:
         limits = [_main_memory(root), *_control_groups(root)]
     return max(0, min(int(free - RESERVE * total) for free, total in limits))

@@ -7,6 +7,7 @@ two, the training of `loop.fit`, reads their contexts from a cache. What phase o
 import dataclasses
 import json
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from tune_newllm.models.fixed_point import FixedPointModel
 from tune_newllm.training import fixed_point_checks as checks
 from tune_newllm.training.batches import ContextRows, Windows
 from tune_newllm.training.config import TrainingConfig
-from tune_newllm.training.context_cache import context_bytes, context_rows, fill, plan_contexts, room, scratch
+from tune_newllm.training.context_cache import context_bytes, context_rows, fill, plan_contexts, room
 from tune_newllm.training.fixed_point_teaching import Iteration, Teacher
 from tune_newllm.training.memory import unless_out_of_memory
 from tune_newllm.training.state import TrainState
@@ -67,23 +68,23 @@ def prepared(
         DegenerateError: a loss of phase one is not finite, or by the original's rule there is nothing to go on with.
         InfeasibleError: memory does not suffice.
     """
-    with scratch(folder) as place:
-        task = _Task(cast(FixedPointModel, state.model), state, (train, validation), config, carries, place)
-        learnt: tuple[int | None, float | None] = (None, None)
-        if state.history:
-            learnt = state.history[-1].fixed_point_iterations, state.history[-1].fixed_point_converged
-        elif task.model.settled:
-            _log.info("the context blocks came with the weights that the training begins with: no phase one")
-        else:
-            found = unless_out_of_memory(partial(_phase_one, task, folder and folder / RECORD), state.device)
-            if found is None:
-                raise InfeasibleError("out of memory in phase one: lower training.fixed_point.batch_tokens")
-            learnt = found
-        with task.rows(sum(task.model.context_widths)) as (train_rows, validation_rows):
-            for each in (train_rows, validation_rows):
-                if not unless_out_of_memory(partial(_filled, task, each), state.device):
-                    raise InfeasibleError("out of memory in reading contexts: take a smaller model")
-            yield Prepared(train_rows, validation_rows, *learnt)
+    task = _Task(cast(FixedPointModel, state.model), state, (train, validation), config, carries, folder)
+    learnt: tuple[int | None, float | None] = (None, None)
+    if state.history:
+        learnt = state.history[-1].fixed_point_iterations, state.history[-1].fixed_point_converged
+    elif task.model.settled:
+        _log.info("the context blocks came with the weights that the training begins with: no phase one")
+    else:
+        found = unless_out_of_memory(partial(_phase_one, task), state.device)
+        if found is None:
+            raise InfeasibleError("out of memory in phase one: lower training.fixed_point.batch_tokens")
+        learnt = found
+    rows, began = task.rows(sum(task.model.context_widths)), time.perf_counter()
+    for each in rows:
+        if not unless_out_of_memory(partial(_filled, task, each), state.device):
+            raise InfeasibleError("out of memory in reading contexts: take a smaller model")
+    _log.info("phase two: all contexts read in %.1f s", time.perf_counter() - began)
+    yield Prepared(*rows, *learnt)
 
 
 def preparation_seconds(
@@ -114,22 +115,21 @@ class _Task:
     """For training and for validation."""
     config: TrainingConfig
     carries: bool
-    place: Path
-    """For what only a disk has room for."""
+    folder: Path | None
+    """Of the run, if it has one."""
 
-    @contextmanager
-    def rows(self, width: int) -> Iterator[list[ContextRows]]:
+    def rows(self, width: int) -> tuple[ContextRows, ContextRows]:
         """Both splits, with room for so many numbers after each token; where it is is said."""
         shapes = [(len(each), each.shape[1] - 1, width) for each in self.windows]
-        plan = plan_contexts(
-            sum(context_bytes(rows * steps, width) for rows, steps, _ in shapes), self.device, self.place
-        )
+        nbytes = sum(context_bytes(rows * steps, width) for rows, steps, _ in shapes)
+        rooms, plan = room(shapes, plan_contexts(nbytes, self.device, self.folder), self.device, self.folder)
         _log.info("%s", plan)
         if plan.place == "disk":
             self.state.notes.append(str(plan))
-        with room(shapes, plan, self.device, self.place) as rooms:
-            both = zip(self.windows, rooms, strict=True)
-            yield [context_rows(each, there, self.model, self.carries) for each, there in both]
+        train, validation = (
+            context_rows(each, there, self.model, self.carries) for each, there in zip(self.windows, rooms, strict=True)
+        )
+        return train, validation
 
     @property
     def device(self) -> str:
@@ -142,26 +142,27 @@ def _filled(task: _Task, rows: ContextRows) -> bool:
     return True
 
 
-def _phase_one(task: _Task, record: Path | None) -> tuple[int, float | None]:
+def _phase_one(task: _Task) -> tuple[int, float | None]:
     """Teach, check, say and keep what was found; returns iterations and the share of converged contexts."""
     settings, device, seed = task.config.fixed_point, task.device, task.config.seed
+    record = task.folder and task.folder / RECORD
     facts: dict[str, Any] = {"settings": dataclasses.asdict(settings), "iterations": []}
-    with task.rows(task.model.ctx_dim) as (train, validation):
-        for row in Teacher(task.model, train, settings, seed, device).iterations():
-            if row.iteration == 1:
-                facts["untrained_rank"] = checks.rank_share(checks.sample(train, checks.RANKED, seed, device))
-            facts["iterations"].append(row._asdict())
-            _keep(record, facts)
-            _log.info("%s", _told(row))
-        contexts_MD = checks.sample(train, checks.RANKED, seed, device)
-        facts |= {"rank": checks.rank_share(contexts_MD), "degenerate": checks.degeneracy(contexts_MD)}
-        facts["identity"] = checks.identity(task.model, seed, device)
-        fill(task.model, validation, device)
-        facts["validation_rank"] = checks.rank_share(checks.sample(validation, checks.RANKED, seed, device))
-        facts["reach"] = checks.reach(task.model, validation, device)
-        if settings.validation_passes:
-            facts["validation_changes"] = checks.changes(task.model, validation, settings.validation_passes, device)
-            facts["validation_verdict"] = checks.verdict(facts["validation_changes"])
+    train, validation = task.rows(task.model.ctx_dim)
+    for row in Teacher(task.model, train, settings, seed, device).iterations():
+        if row.iteration == 1:
+            facts["untrained_rank"] = checks.rank_share(checks.sample(train, checks.RANKED, seed, device))
+        facts["iterations"].append(row._asdict())
+        _keep(record, facts)
+        _log.info("%s", _told(row))
+    contexts_MD = checks.sample(train, checks.RANKED, seed, device)
+    facts |= {"rank": checks.rank_share(contexts_MD), "degenerate": checks.degeneracy(contexts_MD)}
+    facts["identity"] = checks.identity(task.model, seed, device)
+    fill(task.model, validation, device)
+    facts["validation_rank"] = checks.rank_share(checks.sample(validation, checks.RANKED, seed, device))
+    facts["reach"] = checks.reach(task.model, validation, device)
+    if settings.validation_passes:
+        facts["validation_changes"] = checks.changes(task.model, validation, settings.validation_passes, device)
+        facts["validation_verdict"] = checks.verdict(facts["validation_changes"])
     _keep(record, facts)
     _log.info("%s", _found(facts, task.model.ctx_dim))
     faults = list(_faults(facts))
@@ -191,7 +192,7 @@ def _found(facts: dict[str, Any], ctx_dim: int) -> str:
     """What phase one came to, in one line."""
     last = facts["iterations"][-1]
     rank = f"effective rank {facts['rank']:.1%} of {ctx_dim} ({facts['untrained_rank']:.1%} before it learnt anything)"
-    reach = "" if facts["reach"] is None else f"; contexts tell nothing of what lies over {facts['reach']} tokens back"
+    reach = "" if facts["reach"] is None else f"; two starts make no difference after {facts['reach']} tokens"
     if last["converged"] is None:
         return f"phase one only read the contexts; {rank}{reach}"
     share = f"{last['converged']:.1%} of contexts stay"

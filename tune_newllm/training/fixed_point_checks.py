@@ -11,13 +11,11 @@ from torch import Tensor
 from tune_newllm.models.fixed_point import FixedPointModel
 from tune_newllm.models.protocol import effective_rank
 from tune_newllm.training.batches import PAD, ContextRows
-from tune_newllm.training.context_cache import fill
+from tune_newllm.training.context_cache import fill, readings, rows_at_once
 
 RANKED, COMPARED, PAIRS = 10_000, 5_000, 100
 """Contexts whose rank is taken, contexts compared with each other, and random contexts put through the blocks, at most
 (original research, effective rank; identity check)."""
-GOOD_RANK = 0.3
-"""Share of D from which the original calls an effective rank good. It says little: untrained blocks reach 0.75."""
 IDENTITY = 0.95
 ATTRACTOR_DISTANCE, ATTRACTOR_COSINE, ZERO_NORM = 0.1, 0.99, 0.1
 SETTLED, SPREAD = 0.001, 0.01
@@ -77,21 +75,25 @@ def changes(model: FixedPointModel, rows: ContextRows, passes: int, device: str)
         rows: with room for the contexts of the last layer; those of the last reading stay in it.
     """
     is_token_BT = torch.from_numpy(rows.windows[:, :-1] != PAD)
-    last_B = is_token_BT.sum(1) - 1
+    last_B, tokens = is_token_BT.sum(1) - 1, int(is_token_BT.sum())
+    first = len(rows) - 1 if rows.carries else 0
     found: list[float] = []
     fill(model, rows, device)
     for _ in range(passes - 1):
-        before_BTD = rows.contexts.clone()
-        ends_BD = before_BTD[torch.arange(len(rows)), last_B].to(device)
-        fill(model, rows, device, ends_BD[-1:] if rows.carries else ends_BD)
-        change_BT = (rows.contexts - before_BTD).square().mean(2)
-        found.append(change_BT[is_token_BT.to(change_BT.device)].mean().item())
+        ends_BD = rows.contexts[torch.arange(first, len(rows)), last_B[first:]].to(device)
+        total = 0.0
+        for part, contexts_BTD in readings(model, rows, device, ends_BD):
+            change_BT = (contexts_BTD - rows.contexts[part].to(device)).square().mean(2)
+            total += change_BT[is_token_BT[part].to(device)].sum().item()
+            rows.contexts[part].copy_(contexts_BTD)
+        found.append(total / tokens)
     return found
 
 
 def verdict(found: list[float]) -> str:
-    """`converged`, `converging`, `diverging` or `unstable`, by the slope and scatter of changes (original research)."""
-    slope = float(np.polyfit(np.arange(len(found)), found, 1)[0]) if len(found) > 1 else 0.0
+    """`converged`, `converging`, `diverging` or `unstable`, by the slope and scatter of two changes at least (original
+    research)."""
+    slope = float(np.polyfit(np.arange(len(found)), found, 1)[0])
     if abs(slope) < SETTLED and float(np.std(found)) < SPREAD:
         return "converged"
     return "converging" if slope < -SETTLED else "diverging" if slope > SETTLED else "unstable"
@@ -99,27 +101,26 @@ def verdict(found: list[float]) -> str:
 
 @torch.no_grad()
 def reach(model: FixedPointModel, rows: ContextRows, device: str) -> int | None:
-    """Tokens after which it makes no difference from which of two contexts the reading began: further back than that
-    a context tells nothing. None where a row is too short to say."""
-    part = rows[: min(STARTS, len(rows))]
-    ids_BT, before_KB = part.inputs(device)
-    start = model.start(len(part), ids_BT.device)._replace(before_KB=before_KB)
-    first_TBD, second_TBD = (
-        model.read(ids_BT.t(), start._replace(context_BD=context_BD))[..., -model.ctx_dim :]
-        for context_BD in (start.context_BD, _others(part, device))
-    )
-    difference_T = _rms_by_step(first_TBD - second_TBD, ids_BT)
-    near_T = (difference_T < FORGOTTEN).nonzero()
+    """Tokens after which two readings that began with different contexts differ by less than `FORGOTTEN`. None where
+    a row is too short to say."""
+    squares_T, counts_T = torch.zeros(2, rows.steps, device=device)
+    size = rows_at_once(rows.steps, device)
+    for first in range(0, min(STARTS, len(rows)), size):
+        part = rows[first : min(first + size, STARTS)]
+        ids_BT, before_KB = part.inputs(device)
+        start = model.start(len(part), ids_BT.device)._replace(before_KB=before_KB)
+        first_TBD, second_TBD = (
+            model.read(ids_BT.t(), start._replace(context_BD=context_BD))[..., -model.ctx_dim :].clone()
+            for context_BD in (start.context_BD, _others(part, device))
+        )
+        is_token_TB = ids_BT.t() != PAD
+        squares_T += ((first_TBD - second_TBD).square().mean(2) * is_token_TB).sum(1)
+        counts_T += is_token_TB.sum(1)
+    # NaN, and so not near, where no row has a token.
+    near_T = ((squares_T / counts_T).sqrt() < FORGOTTEN).nonzero()
     return int(near_T[0]) + 1 if len(near_T) else None
 
 
 def _others(rows: ContextRows, device: str) -> Tensor:
     """A context from the middle of each row, [B, D]."""
-    return rows.state(device, rows.steps).contexts_TBW[rows.steps // 2, :, :]
-
-
-def _rms_by_step(difference_TBD: Tensor, ids_BT: Tensor) -> Tensor:
-    """Root mean square over the rows that have a token at each step, [T]; NaN where none has."""
-    is_token_TB = ids_BT.t() != PAD
-    square_TB = difference_TBD.square().mean(2) * is_token_TB
-    return (square_TB.sum(1) / is_token_TB.sum(1)).sqrt()
+    return rows.state(device, rows.steps // 2 + 1).contexts_TBW[-1]

@@ -16,7 +16,7 @@ class FixedPointConfig:
     before from disturbed contexts, while they stay spread out, and takes new contexts from them.
 
     Raises:
-        ValueError: a value outside its range, or two that exclude each other.
+        ValueError: a value outside its range.
     """
 
     procedure: Procedure = "mended"
@@ -42,7 +42,7 @@ class FixedPointConfig:
     diversity: float = 0.6
     """Weight of the spread in the loss; the rest is that of the mean squared error."""
     validation_passes: int = 4
-    """Readings of the validation rows, each from where the one before has ended; at least 2, or 0 for none."""
+    """Readings of the validation rows, each from where the one before has ended; at least 3, or 0 for none."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -63,7 +63,7 @@ class FixedPointConfig:
         require(0 <= self.diversity < 1, "fixed_point.diversity must be at least 0 and below 1", self.diversity)
         passes = self.validation_passes
         require(
-            passes == 0 or (whole(passes) and passes > 1),
-            "fixed_point.validation_passes must be 0 or at least 2",
+            passes == 0 or (whole(passes) and passes > 2),
+            "fixed_point.validation_passes must be 0 or at least 3",
             passes,
         )

@@ -173,7 +173,8 @@ class Teacher:
         return self._rows.contexts[-1, tokens - 1].to(self._device)
 
     def _losses(self, made: _Made) -> tuple[Tensor, Tensor]:
-        """Error and spread, in the mean over the blocks, each of which is taught by its own share of the tokens."""
+        """Error and spread, in the mean over the blocks, each of which is taught by its own share of the tokens; those
+        that have none in these rows do not count."""
         blocks = len(self._model.context_blocks)
         errors, spreads = [], []
         chunks = zip(made.made_MD.chunk(blocks, 1), made.wanted_MD.chunk(blocks, 1), strict=True)
@@ -181,6 +182,8 @@ class Teacher:
             if blocks > 1:
                 own_M = made.token_M % blocks == block
                 made_Md, wanted_Md = made_Md[own_M], wanted_Md[own_M]
+                if not len(made_Md):
+                    continue
             errors.append((made_Md - wanted_Md).square().mean())
             distance = torch.linalg.vector_norm(made_Md - made_Md.mean(0))
             # Divided by the number of tokens, a larger batch spreads less, and longer contexts spread more.

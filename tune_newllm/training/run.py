@@ -17,7 +17,6 @@ from tune_newllm.models import LanguageModel, build
 from tune_newllm.models.fixed_point import FixedPointModel
 from tune_newllm.training.checkpoints import STATE, WEIGHTS, Checkpoints, has_begun
 from tune_newllm.training.config import Configuration
-from tune_newllm.training.context_cache import CACHE_FILE
 from tune_newllm.training.continuation import rescheduled
 from tune_newllm.training.gpt2_embedding import gpt2_embedding
 from tune_newllm.training.loop import EpochResult, Evaluation, evaluate, fit
@@ -81,7 +80,7 @@ class Run:
         """What the user should know, a line each; emptied by whoever passes it on."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            remove_drafts(folder, (STATE, WEIGHTS, CONFIGURATION, FILE_NAME, CACHE_FILE))
+            remove_drafts(folder, (STATE, WEIGHTS, CONFIGURATION, FILE_NAME))
             corpus.tokenizer.save(folder)
             self._write_configuration(folder)
             self.notes += self._checkpoints.mend_weights(self._state)
