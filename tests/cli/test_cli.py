@@ -216,24 +216,30 @@ def test_train_counts_trains_continues_and_starts_from_a_checkpoint(sweep_file, 
     assert not Path("x").exists()
 
 
-def test_train_on_other_words(sweep_file, call, tmp_path, monkeypatch):
+@pytest.mark.parametrize("family", ["context_vector", "gpt2"])
+def test_train_on_other_words(family, sweep_file, call, tmp_path, monkeypatch):
     """Two of the toy language's eight words and two of its own: the first two lose nothing, the others get rows."""
     monkeypatch.chdir(tmp_path)
-    assert call("train", sweep_file, "--to", "run")[0] == 0
+    model = ("--set", f"model.family={family}")
+    assert call("train", sweep_file, *model, "--to", "run")[0] == 0
     for split in ("train", "validation"):
         Path(f"{split}.txt").write_text("bal ho dor hi ho\n" * 70)
     other = "corpus={name: text, train: train.txt, validation: validation.txt, window: 16}"
-    asked = ("train", sweep_file, "--set", other, "--from", "run", "--to", "tuned")
+    asked = ("train", sweep_file, *model, "--set", other, "--from", "run", "--to", "tuned")
     code, _, err = call(*asked, "--dry-run")
     assert "all others are <UNK>: 50.0% of train and 50.0% of validation (--new-words N gives" in err
-    code, out, err = call(*asked, "--new-words", "1", "--epochs", "1", "--json")
+    with monkeypatch.context() as patch:
+        # Whether GPT-2's embedding can be had is nothing to a training that begins with other weights.
+        patch.setattr("tune_newllm.training.gpt2_embedding.as_had", lambda *_: pytest.fail("asked for it"))
+        code, out, err = call(*asked, "--new-words", "1", "--epochs", "1", "--json")
     assert "1 more got rows of their own, all others are <UNK>: 16.7% of train" in err
     before = float(re.search(r"epoch   0  val ([0-9.]+)", err)[1])
     assert json.loads(out)["history"][0]["val_loss"] < before
-    # The checkpoint is needed no more.
+    # The checkpoint is needed no more, and what is found where it lay, or lies now, is not asked for.
     shutil.rmtree("run")
-    code, out, err = call(*asked, "--new-words", "1", "--epochs", "2", "--json")
+    code, out, err = call(*asked, "--from", "moved", "--new-words", "1", "--epochs", "2", "--json")
     assert (code, len(json.loads(out)["history"])) == (0, 2)
+    assert f"the weights of {tmp_path / 'run'}; {tmp_path / 'moved'} is not read" in err
     assert "epoch   0" not in err
     tokenizer = json.loads(Path("tuned/tokenizer.json").read_text())
     assert tokenizer["model"]["vocab"]["ho"] == 12

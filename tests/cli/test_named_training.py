@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tune_newllm.artifacts.checkpoint import read_configuration
 from tune_newllm.cli.main import main
+from tune_newllm.models import build
 from tune_newllm.training import memory
+from tune_newllm.training.state import TrainState
 
 TINY = """\
 corpus: {name: toy, vocab_size: 100, window: 16}
@@ -85,6 +88,57 @@ def test_more_epochs_with_the_schedule_as_it_was_or_with_another_by_choice(call)
     code, _, err = call(*train, "--epochs", "6", "--set", "training.batch_size=32", "--new-schedule")
     assert code == 2
     assert "another training.batch_size: continue it as it was or" in err
+
+
+def rewrite(path, **training):
+    content = json.loads(Path(path).read_text())
+    content["training"] |= training
+    Path(path).write_text(json.dumps(content))
+
+
+def test_a_run_keeps_the_most_epochs_it_was_given_and_never_has_fewer_than_are_trained(call):
+    train, file = ("train", "tiny.yaml", "--to", "run"), "run/configuration.json"
+    assert call(*train)[0] == 0
+    # As a run leaves it that was given more, and killed before the first of them.
+    rewrite(file, epochs=4, schedule_epochs=2)
+    _, out, err = call(*train, "--json")
+    assert len(json.loads(out)["history"]) == 4
+    assert "run keeps the 4 epochs it was given; the file has 2" in err
+    assert "all 4 epochs are trained" in call(*train, "--epochs", "3")[2]
+    assert json.loads(Path(file).read_text())["training"]["epochs"] == 4
+
+
+def test_a_run_goes_on_on_the_device_that_is_there(call):
+    train, file = ("train", "tiny.yaml", "--to", "run", "--epochs"), "run/configuration.json"
+    assert call(*train, "1")[0] == 0
+    for epochs, device in (("2", "auto"), ("3", "cpu")):
+        rewrite(file, device="cuda:9", micro_batch=4096)
+        code, _, err = call(*train, epochs, "--set", f"training.device={device}", "--set", "training.micro_batch=32")
+        assert (code, "run was begun on cuda:9 and goes on on cpu" in err) == (0, True)
+        written = json.loads(Path(file).read_text())["training"]
+        assert (written["device"], written["micro_batch"]) == ("cpu", 32)
+        assert TrainState.load(Path("run/state.safetensors"), *made(file)).micro_batch == 32
+    rewrite(file, device="cuda:9", micro_batch=4096)
+    assert call(*train, "4", "--set", "training.device=auto")[0] == 0
+    assert json.loads(Path(file).read_text())["training"]["micro_batch"] == 64
+
+
+def made(file):
+    """The training and the model of a configuration on file."""
+    configuration = read_configuration(Path(file).parent)
+    return configuration.training, build(configuration.model, 12, 0)
+
+
+def test_constants_of_the_parameters_are_trained_under_their_conditions(call):
+    constants = "model.hidden_dim: {value: 32, when: {model.num_layers: 2}}"
+    Path("tiny.yaml").write_text(TINY + f"  {constants}\n  model.num_layers: {{values: [1, 2]}}\n")
+    plain, wide = (
+        json.loads(call("train", "tiny.yaml", "--dry-run", "--json", "--set", f"model.num_layers={n}")[1])["parameters"]
+        for n in (1, 2)
+    )
+    # 12 words: 12*8, then layers of 16 or of 32, then three of 8 and a norm.
+    assert plain == 12 * 8 + 17 * 16 + 17 * 12 + 3 * 17 * 8 + 16
+    assert wide == 12 * 8 + 17 * 32 + 33 * 32 + 33 * 12 + 3 * 33 * 8 + 16
 
 
 def test_a_preset_is_shown_without_its_gpu_and_refused_without_it(call):

@@ -60,10 +60,9 @@ def preset_settings(
     if device == "cpu":
         # The table's is the GPU's.
         asked.add("training.precision")
-    corpus, _ = prepared(spec.widest_corpus, spec.base, path.parent, progress=True)
+    corpus, _ = prepared(spec.widest_corpus, spec.unsearched, path.parent, progress=True)
     vocab_size, kind = len(corpus.tokenizer), "cuda" if gpu else "cpu"
-    base = spec.model_copy(update={"parameters": {}})
-    configuration = largest(spec, vocab_size, kind) if search else base.configuration()
+    configuration = largest(spec, vocab_size, kind) if search else spec.unsearched
     if not (_gives_rate(path) or {"training.lr", "training.lr_rule"} & asked):
         configuration = from_base_point(configuration)
     memory = available_memory(resolve_device(device)) if gpu or device == "cpu" else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tune_newllm.cli.continuing import EPOCHS, as_continued
 from tune_newllm.cli.cost import settings, sizes
 from tune_newllm.cli.experiment import follow
 from tune_newllm.cli.presets import preset_option, preset_settings
@@ -68,11 +69,13 @@ def train(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Train the base configuration of the file SPEC once; what it searches is ignored.
+    """Train the base configuration of the file SPEC once; what it searches is ignored, and of `parameters` only the
+    constants (`value: ...`) count, each under its conditions.
 
     \b
       python -m tune_newllm train search_spaces/lr_batch.yaml --set training.lr=3e-3 --epochs 2 --to runs/one
     """
+    from tune_newllm.sweep.activity import giver
     from tune_newllm.sweep.loading import load_spec
 
     warnings: list[str] = []
@@ -80,7 +83,7 @@ def train(
     asked = [f"{key}={value}" for key, value in chosen.items()] + list(overrides)
     loaded = load_spec(spec, [*asked, *([f"training.epochs={epochs}"] if epochs else [])], warnings)
     warn(warnings)
-    configuration = loaded.model_copy(update={"parameters": {}}).configuration()
+    configuration = loaded.unsearched
     configuration = _started(configuration, spec.parent, start, new_words)
     name = _name(name, configuration, chosen)
     if dry_run:
@@ -91,7 +94,9 @@ def train(
         click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(f"{k:20} {v}" for k, v in facts.items()))
         return 0
     folder = target or Path("runs") / (name or spec.stem)
-    with _opened_run(folder, configuration, new_schedule, chosen) as run:
+    named = {text.partition("=")[0].strip() for text in overrides}
+    unasked = set(chosen) if epochs or giver("training.epochs", named) else {*chosen, EPOCHS}
+    with _opened_run(folder, configuration, new_schedule, unasked) as run:
         follow(run, name, as_json)
     return 0
 
@@ -131,12 +136,13 @@ def _started(configuration: "Configuration", base: Path, start: Path | None, new
 
 @contextmanager
 def _opened_run(
-    folder: Path, configuration: "Configuration", new_schedule: bool, chosen: Collection[str]
+    folder: Path, configuration: "Configuration", new_schedule: bool, unasked: Collection[str]
 ) -> Iterator["Run"]:
     """A new run, or the one that the folder holds already, which is continued as it was begun; locked meanwhile.
 
     Args:
-        chosen: keys whose values nobody asked for: a run keeps those that it was begun with.
+        unasked: keys whose values nobody asked for on the command line: a run keeps those that it was begun with, and
+            the larger number of epochs.
     """
     from tune_newllm.artifacts.checkpoint import read_configuration
     from tune_newllm.cli.starting import prepared
@@ -155,20 +161,26 @@ def _opened_run(
         corpus, start = prepare(configuration.corpus, progress=True, tokenizer=load_tokenizer(folder)), None
     else:
         corpus, start = prepared(configuration.corpus, configuration, folder, progress=True)
-    model = as_had(configuration.model, corpus.tokenizer, read_configuration(folder).model if begun else None)
+    model = configuration.model
+    if start is None:  # with one the embedding is the start's
+        model = as_had(model, corpus.tokenizer, read_configuration(folder).model if begun else None)
     configuration = dataclasses.replace(configuration, corpus=as_prepared(configuration.corpus, corpus), model=model)
     if not begun:
         configuration = dataclasses.replace(configuration, training=_resolved(configuration, len(corpus.tokenizer)))
     with trial_lock(folder, LOCK_SECONDS):
-        asked = configuration.training
+        asked, before = configuration.training, None
         if has_begun(folder):
+            before = read_configuration(folder)
             free = {"training.lr", "training.lr_schedule"} if new_schedule else set()
-            configuration = _continued(folder, read_configuration(folder), configuration, free | set(chosen))
+            configuration = as_continued(folder, before, configuration, free | set(unasked))
+            configuration = dataclasses.replace(configuration, training=_resolved(configuration, len(corpus.tokenizer)))
         taken = start.begin(configuration, len(corpus.tokenizer)) if start else None
-        anew = not has_begun(folder)
         run = Run(folder, configuration, corpus, taken)
-        if anew:
+        most = run.configuration.training.micro_batch
+        if before is None:
             _note_provenance(run, corpus)
+        elif most != "auto" and most != before.training.micro_batch:
+            run.micro_batch = min(most, run.configuration.training.batch_size)
         if start:
             found = run.evaluate()
             click.echo(f"epoch   0  val {found.loss:.4f}  ppl {found.ppl:.2f}  acc {found.acc:.3f}", err=True)
@@ -199,32 +211,3 @@ def _resolved(configuration: "Configuration", vocab_size: int) -> "TrainingConfi
         return build(configuration.model, vocab_size, configuration.training.seed)
 
     return resolve(configuration.training, model, vocab_size, configuration.corpus.window)[0]
-
-
-def _continued(folder: Path, begun: "Configuration", asked: "Configuration", free: Collection[str]) -> "Configuration":
-    """What the folder's run was begun with, for the number of epochs and the patience asked for now.
-
-    Args:
-        free: keys of the file that need not be the same.
-
-    Raises:
-        UsageError: anything else was asked for than the folder's run does.
-    """
-    from tune_newllm.training.continuation import continued
-
-    now = asked.training
-    training = dataclasses.replace(continued(begun.training, now.epochs), early_stopping=now.early_stopping)
-    left = {key for key in ("device", "precision", "micro_batch") if getattr(now, key) == "auto"}
-    left |= {key for key in ("schedule_epochs", "lr_stages") if not getattr(now, key)}
-    left |= {key.removeprefix("training.") for key in free}
-    kept = {key: getattr(training, key) for key in left}
-    allowed = dataclasses.replace(begun, training=training)
-    wanted = dataclasses.replace(asked, training=dataclasses.replace(now, **kept))
-    if wanted != allowed:
-        there, here = allowed.to_dict(), wanted.to_dict()
-        changed = [f"{part}.{key}" for part in here for key in here[part] if here[part][key] != there[part][key]]
-        way = "continue it as it was or give a new --to"
-        if set(changed) <= {"training.lr", "training.lr_schedule"}:
-            way = "continue it as it was, add --new-schedule to go on with that from here, or give a new --to"
-        raise UsageError(f"{folder} holds a run with another {', '.join(changed)}: {way}")
-    return allowed

@@ -174,6 +174,17 @@ class SweepSpec(BaseModel):
         return Configuration(self.corpus, self.model, self.training)
 
     @property
+    def unsearched(self) -> Configuration:
+        """What is trained where nothing is searched: the base configuration with those constants of `parameters` whose
+        conditions hold in it.
+
+        Raises:
+            SpecError: that is an impossible configuration.
+        """
+        constants = {path: parameter for path, parameter in self.parameters.items() if parameter.is_constant}
+        return self.model_copy(update={"parameters": constants}).configuration()
+
+    @property
     def widest_corpus(self) -> CorpusConfig:
         """The corpus that holds what every trial trains on: with the largest searched `max_samples`."""
         parameter = self.parameters.get("corpus.max_samples")

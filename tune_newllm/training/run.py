@@ -76,6 +76,10 @@ class Run:
         # Before the folder is made, so that what cannot be trained leaves none behind.
         self._state = self._newest_state(model) if begun else TrainState.create(training, model)
         self._state.fingerprint = self._fingerprint
+        if training.epochs < self._state.epoch:
+            # On file it has never fewer than are trained.
+            training = replace(training, epochs=self._state.epoch)
+            self.configuration = replace(configuration, training=training)
         self.notes = self._state.notes
         """What the user should know, a line each; emptied by whoever passes it on."""
         try:
