@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tune_newllm.artifacts.checkpoint import load_checkpoint, read_configuration
+from tune_newllm.artifacts.checkpoint import load_checkpoint, provenance_of, read_configuration
 from tune_newllm.data.tokenizer import WordTokenizer
 from tune_newllm.errors import CheckpointError, DamagedCheckpointError
 from tune_newllm.training.state import TrainState
@@ -93,3 +93,20 @@ def test_weights_that_are_lost_come_from_the_state_of_the_best_epoch(run, copy_o
     with pytest.raises(CheckpointError, match=r"model\.safetensors") as caught:
         load_checkpoint(copy_of_run)
     assert isinstance(caught.value, DamagedCheckpointError) is (what == "damaged")
+
+
+def test_finds_where_a_checkpoint_comes_from(tmp_path):
+    trial, run = tmp_path / "sweep" / "trials" / "t3", tmp_path / "run"
+    for folder, command in ((trial.parents[1], "search"), (run, "train")):
+        folder.mkdir()
+        (folder / "provenance.json").write_text(json.dumps({"command": command}))
+    trial.mkdir(parents=True)
+    assert provenance_of(trial) == {"command": "search", "sweep": "sweep", "trial": "t3"}
+    named = run / "best_one"
+    named.mkdir()
+    assert provenance_of(named) == {}
+    (run / "configuration.json").touch()
+    assert provenance_of(named) == provenance_of(run) == {"command": "train"}
+    cut_in_half(run / "provenance.json")
+    with pytest.raises(CheckpointError, match="restore it from a copy"):
+        provenance_of(named)

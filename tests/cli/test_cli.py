@@ -143,6 +143,21 @@ def test_export_writes_a_named_trial_once(finished, call, tmp_path):
     assert "no trial 't9'" in err
 
 
+def test_int8_of_a_trial_is_of_its_best_epoch_and_keeps_where_it_comes_from(finished, call, tmp_path, monkeypatch):
+    sweep, _ = finished
+    monkeypatch.setattr("tune_newllm.cli.checkpoints.SAME_LOSS", 1e-6)
+    code, out, err = call("export", sweep, "--int8", "--to", tmp_path / "small", "--json")
+    result = json.loads(out)
+    assert abs(result["val_loss"] - result["int8"]["fp32_val_loss"]) > 1e-6
+    assert (code, "a checkpoint was lost" in err) == (0, False)
+    code, out, _ = call("export", sweep / "best", "--int8", "--to", tmp_path / "again", "--json")
+    assert (code, json.loads(out)["trial_id"]) == (0, result["trial_id"])
+    before, after = (json.loads((tmp_path / name / "provenance.json").read_text()) for name in ("small", "again"))
+    assert before["versions"]
+    assert before.items() <= after.items()
+    assert "--int8" in after["export_command"]
+
+
 def test_ctrl_c_stops_cleanly_and_resume_finishes(sweep_file, ray_address, tmp_path):
     command = [sys.executable, "-m", "tune_newllm", "search", str(sweep_file), "--trials", "6"]
     command += ["--set", f"resources.address={ray_address}", "--set", "training.epochs=4", "--max-concurrent", "1"]

@@ -90,3 +90,8 @@ def test_int8_from_a_run_is_measured_beside_it_and_goes_on_with_texts(tmp_path):
 def test_export_of_a_run_takes_no_trial(tmp_path):
     with pytest.raises(TuneError, match="leave --trial out"):
         call(export, "before", "--trial", "t0000", "--to", tmp_path / "small")
+
+
+def test_int8_is_of_one_kind(tmp_path):
+    with pytest.raises(TuneError, match="give one of them"):
+        call(export, "before", "--int8", "--int8-dynamic", "--to", tmp_path / "small")

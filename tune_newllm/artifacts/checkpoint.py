@@ -82,6 +82,31 @@ def read_configuration(folder: Path) -> Configuration:
     return _read(folder / CONFIGURATION)[0]
 
 
+def provenance_of(folder: Path) -> dict[str, Any]:
+    """What is on file of where a checkpoint comes from: in its own folder, that of the run which keeps it under a name,
+    or its sweep's, with `sweep` and `trial`; empty where nothing is.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    here = folder.resolve()
+    places: list[tuple[Path, dict[str, Any]]] = [(here, {})]
+    if here.parent.name == "trials":
+        sweep = here.parent.parent
+        places.append((sweep, {"sweep": sweep.name, "trial": here.name}))
+    elif (here.parent / CONFIGURATION).is_file():
+        places.append((here.parent, {}))
+    for place, more in places:
+        path = place / "provenance.json"
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8"))) | more
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} is damaged ({error}): restore it from a copy or remove it") from None
+    return {}
+
+
 def _read(path: Path) -> tuple[Configuration, int]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
