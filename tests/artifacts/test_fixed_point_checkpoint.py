@@ -67,6 +67,28 @@ def test_transformers_writes_what_the_checkpoint_writes(run, corpus, tmp_path):
         assert text == generate(ours.model, ours.tokenizer, prompt, Sampling(max_new_tokens=9, temperature=0))
 
 
+def test_transformers_reads_on_by_the_same_tokens_in_half_precision(run, corpus, tmp_path):
+    """Where ids above 256 are no numbers: the state must not hold them in the weights' precision."""
+    from transformers import AutoModelForCausalLM
+
+    export(run.folder, tmp_path / "exported", corpus=corpus, provenance={})
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "exported", trust_remote_code=True, dtype=torch.bfloat16)
+    many = 50_260
+    model.model.embedding = torch.nn.Embedding(many, 8, dtype=torch.bfloat16)
+    model.model.drawn_embedding = model.model.embedding.weight.detach().clone()
+    model.config.vocab_size = many
+    ids = torch.tensor([[50_257, 40_001, 33_333, 50_259, 30_001]])
+    whole = model(ids).logits
+    state, steps = None, []
+    for token in ids.T:
+        output = model(token[:, None], state=state)
+        state = output.state
+        steps.append(output.logits)
+    torch.testing.assert_close(torch.cat(steps, 1), whole)
+    left_padded = model(torch.cat([torch.zeros_like(ids), ids], 1), attention_mask=torch.tensor([[0] * 5 + [1] * 5]))
+    torch.testing.assert_close(left_padded.logits[:, 5:], whole)
+
+
 def test_a_run_that_is_killed_in_phase_one_begins_it_again(run, corpus, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass

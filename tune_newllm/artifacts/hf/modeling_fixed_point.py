@@ -48,7 +48,7 @@ class FixedPointConfig(PretrainedConfig):
 
 class FixedPointForCausalLM(NewLLMForCausalLM):
     """A fixed-point model as a causal language model. Its state, [B, D + k - 1], is the context and the ids of the last
-    k - 1 tokens, -1 before the start."""
+    k - 1 tokens, -1 before the start; in float32 at least, which holds ids exactly where bfloat16 ends at 256."""
 
     config_class = FixedPointConfig  # type: ignore[assignment]
 
@@ -71,7 +71,7 @@ class FixedPointForCausalLM(NewLLMForCausalLM):
         known = None
         if state is not None:
             context, before = state.split([self.config.ctx_dim, self.config.num_input_tokens - 1], dim=1)
-            known = FixedPointState(context, before.t().round().long())
+            known = FixedPointState(context.to(self.model.embedding.weight.dtype), before.t().round().long())
         logits, after = self.model(input_ids, known)
         return logits, _packed(after)
 
@@ -80,4 +80,5 @@ class FixedPointForCausalLM(NewLLMForCausalLM):
 
 
 def _packed(state: FixedPointState) -> Tensor:
-    return torch.cat([state.context_BD, state.before_KB.t().to(state.context_BD.dtype)], dim=1)
+    exact = torch.promote_types(state.context_BD.dtype, torch.float32)
+    return torch.cat([state.context_BD.to(exact), state.before_KB.t().to(exact)], dim=1)
