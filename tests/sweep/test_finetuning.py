@@ -79,3 +79,14 @@ def test_a_sweep_begins_with_a_checkpoint_and_resumes_without_it(ray_address, ba
     assert [{e: r.val_loss for e, r in trial.epochs.items()} for trial in again] == [
         {e: r.val_loss for e, r in trial.epochs.items()} for trial in trials
     ]
+
+
+@pytest.mark.parametrize("family", ["context_vector", "gpt2"])
+@pytest.mark.parametrize("stem", ["dialogue_finetune", "dailydialog_finetune"])
+def test_the_checkpoint_that_a_file_opens_with_is_of_its_model(stem, family):
+    path = FILE.with_stem(stem)
+    words = [line.split() for line in path.read_text().splitlines() if " tune_newllm train " in line]
+    command = next(each for each in words if ("model.family=gpt2" in each) == (family == "gpt2"))
+    given = [f"model.family={family}"]
+    model = load_spec(FILE.parent / Path(command[5]).name, given).unsearched.model
+    Start(Path(command[-1]), model, None, {}).require(load_spec(path, given).unsearched.model)
