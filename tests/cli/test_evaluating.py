@@ -1,6 +1,7 @@
 """`evaluate`, `export` and `generate` on checkpoints of single runs."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -79,6 +80,8 @@ def test_int8_from_a_run_is_measured_beside_it_and_goes_on_with_texts(tmp_path):
     out, _ = call(export, "before", "--int8", "--to", tmp_path / "small")
     assert "int8: " in out
     assert "MiB of weights, validation perplexity" in out
+    run, small = (json.loads((Path(name) / "provenance.json").read_text()) for name in ("before", tmp_path / "small"))
+    assert run.items() <= small.items()
     page = tmp_path / "page.html"
     out, _ = call(evaluate, "before", tmp_path / "small", "--html", page)
     assert "int8 takes small from" in out
