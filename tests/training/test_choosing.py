@@ -131,6 +131,9 @@ def test_what_the_device_cannot_do_is_refused(tiny, monkeypatch):
     with pytest.raises(UsageError, match="cuda:1 is not there"):
         resolve_device("cuda:1")
     assert resolve_device("auto") in ("cpu", "mps")
+    for name in ("gpu", "cuda:x", "cuda:", "cpu:0", ""):
+        with pytest.raises(UsageError, match="must be auto, cpu, mps, cuda or cuda:N"):
+            resolve_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert [resolve_device(name) for name in ("auto", "cuda:0")] == ["cuda", "cuda:0"]

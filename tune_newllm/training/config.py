@@ -27,6 +27,8 @@ LRSizeRule = Literal["none", "original"]
 Optimizer = Literal["adam", "adamw", "sgd", "muon"]
 Decay = Literal["matrices", "all"]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+DEVICE = r"auto|cpu|mps|cuda(:\d+)?"
+"""What a device is called."""
 _FORBID_UNKNOWN_KEYS = {"extra": "forbid"}
 
 
@@ -128,7 +130,7 @@ class TrainingConfig:
         one_of(Precision, "precision", self.precision)
         if self.micro_batch != "auto":
             require(whole(self.micro_batch), "micro_batch must be auto or a whole number above 0", self.micro_batch)
-        known = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device)
+        known = re.fullmatch(DEVICE, self.device)
         require(known is not None, "device must be auto, cpu, mps, cuda or cuda:N", self.device)
         require(isinstance(self.shuffle, bool), "shuffle must be true or false", self.shuffle)
         require(self.seed == 0 or whole(self.seed), "seed must be a whole number from 0 on", self.seed)

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import resource
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Literal
 import torch
 
 from tune_newllm.errors import UsageError
+from tune_newllm.training.config import DEVICE
 
 Number = Literal["fp32", "tf32", "bf16", "fp16"]
 """Number format of matrix products in training; weights, optimizer and evaluation are fp32 in all of them. tf32 is fp32
@@ -31,8 +33,10 @@ def resolve_device(device: str) -> str:
     """The device to compute on; `auto` is the first of CUDA, MPS and CPU that is there.
 
     Raises:
-        UsageError: the device asked for is not there.
+        UsageError: there is no such kind of device, or the one asked for is not there.
     """
+    if not re.fullmatch(DEVICE, device):
+        raise UsageError(f"device must be auto, cpu, mps, cuda or cuda:N, got {device!r}: auto takes what is there")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, index = device.partition(":")
