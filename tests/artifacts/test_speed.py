@@ -38,21 +38,35 @@ def test_memory_grows_with_attention_alone(short, family, lengths, state_bytes):
     assert all(row.tokens_per_s == pytest.approx(1e3 * row.batch / row.ms) for row in rows)
 
 
-def test_each_length_is_read_once_and_its_last_tokens_one_by_one(short, monkeypatch):
+def test_the_last_token_of_each_length_is_timed_after_all_others(short, monkeypatch):
     model = build(FAMILIES["context_vector"], 30, seed=0).eval()
     read, features = [], model.features
 
     def counted(tokens_BT, state=None):
-        read.append((state is None, tokens_BT.shape[1]))
+        read.append((state, tokens_BT.shape[1]))
         return features(tokens_BT, state)
 
     monkeypatch.setattr(model, "features", counted)
     monkeypatch.setattr(speed, "BATCHES", (1,))
     list(speed.readings(model))
     warm_up, measured = read[:2], read[2:]
-    assert warm_up == [(True, 8), (False, 1)]
-    assert [start for start, _ in measured] == [True] + [False] * (len(measured) - 1)
-    assert [count for _, count in measured] == [8, *[1] * 8, 8, *[1] * 8, 24, *[1] * 8]
+    assert [count for _, count in warm_up] == [8, 1]
+    assert [count for _, count in measured] == [15, *[1] * 8, 16, *[1] * 8, 32, *[1] * 8]
+    # The texts are read once, and the token is timed after the same state each time.
+    assert [state is None for state, _ in measured] == [True] + [False] * (len(measured) - 1)
+    for at in (0, 9, 18):
+        assert len({id(state) for state, _ in measured[at + 1 : at + 9]}) == 1
+
+
+def test_lengths_that_took_too_long_are_told(short, monkeypatch):
+    model = build(FAMILIES["gpt2"], 30, seed=0).eval()
+    assert speed.left_out(model, list(speed.readings(model))) == []
+    clock = itertools.count(step=9.0)
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(clock))
+    rows = list(speed.readings(model))
+    assert [(row.batch, row.context) for row in rows] == [(1, 16), (3, 16)]
+    # Longer ones it could not attend to.
+    assert speed.left_out(model, rows) == [(1, 32), (3, 32)]
 
 
 def test_a_pass_reads_the_tokens_of_a_window(short):

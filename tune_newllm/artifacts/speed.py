@@ -5,7 +5,7 @@ The fastest run counts: whatever else the machine does only adds to the time.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,14 +16,14 @@ from tune_newllm.training.device import peak_memory_bytes, reset_peak_memory
 
 BATCHES = (1, 32)
 LENGTHS = (16, 32, 64, 128, 256, 512, 1024)
-"""Tokens read before the one that is timed."""
+"""Tokens read, the one that is timed as the last."""
 PASS_TOKENS = 63
 """Tokens of a whole pass, as in a window of 64."""
 _STEPS = 8
-"""Tokens one by one, the last of which makes a length of `LENGTHS` full; the fastest is what one takes."""
+"""Times that the last token of a length is read, each time after the same state; the fastest is what it takes."""
 _LEAST_RUNS, _MOST_RUNS, _SECONDS = 5, 30, 1.0
 _MOST_SECONDS = 20.0
-"""After which longer texts of a batch are left out."""
+"""After which longer texts of a batch are left out, as `left_out` tells."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,15 @@ class Pass:
 
 @dataclass(frozen=True)
 class Reading:
-    """One token more for each text of a batch, after `context` tokens, as generation reads them."""
+    """The last of `context` tokens for each text of a batch, read alone after those before, as generation does."""
 
     batch: int
     context: int
+    """Tokens of each text, the one that is timed among them."""
     ms: float
     tokens_per_s: float
     state_bytes: int
-    """Of what the model remembers of the texts."""
+    """Of what the model remembers of these tokens."""
 
 
 @torch.no_grad()
@@ -75,29 +76,40 @@ def passes(model: LanguageModel) -> Iterator[Pass]:
 
 @torch.no_grad()
 def readings(model: LanguageModel) -> Iterator[Reading]:
-    """Time single tokens after texts of growing length: up to as many as the model attends to, where it says so.
+    """Time single tokens that end texts of growing length: up to as many as the model attends to, where it says so.
 
     Args:
         model: in evaluation mode, on the device to be measured.
     """
-    device, most = _device(model), getattr(model, "positions", LENGTHS[-1])
+    device = _device(model)
     for batch in BATCHES:
         began = time.perf_counter()
         tokens_BT = _tokens(model, batch, LENGTHS[-1], device)
         _, state = model.features(tokens_BT[:, :_STEPS])
         model(tokens_BT[:, :1], state)
         state, read = None, 0
-        for length in LENGTHS:
-            if length > most or time.perf_counter() - began > _MOST_SECONDS:
+        for length in _lengths(model):
+            if time.perf_counter() - began > _MOST_SECONDS:
                 break
-            _, state = model.features(tokens_BT[:, read : length - _STEPS], state)
+            _, state = model.features(tokens_BT[:, read : length - 1], state)
             runs = []
-            for place in range(length - _STEPS, length):
+            for _ in range(_STEPS):
                 started = _now(device)
-                _, state = model(tokens_BT[:, place : place + 1], state)
+                _, after = model(tokens_BT[:, length - 1 : length], state)
                 runs.append(_now(device) - started)
-            read, seconds = length, min(runs)
-            yield Reading(batch, length, 1e3 * seconds, batch / seconds, stored_bytes(state))
+            read, seconds = length - 1, min(runs)
+            yield Reading(batch, length, 1e3 * seconds, batch / seconds, stored_bytes(after))
+
+
+def left_out(model: LanguageModel, measured: Sequence[Reading]) -> list[tuple[int, int]]:
+    """Batch and length of what `readings` had no time for."""
+    done = {(row.batch, row.context) for row in measured}
+    return [(batch, length) for batch in BATCHES for length in _lengths(model) if (batch, length) not in done]
+
+
+def _lengths(model: LanguageModel) -> list[int]:
+    most = getattr(model, "positions", LENGTHS[-1])
+    return [length for length in LENGTHS if length <= most]
 
 
 def _device(model: LanguageModel) -> str:
