@@ -13,8 +13,8 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class PreparedCorpus:
         train_ends: `[M]`, how many train windows the first text gives, the first two, ... all M texts.
         carries: whether each row of a split continues the row before, so that a model may carry its state over.
         notes: what of the configuration could not be had, a line each; none as a rule.
+        text_hashes: per split a hash of its whole texts, whatever they are numbered by; none where an older version
+            prepared the folder.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class PreparedCorpus:
     train_ends: NDArray[np.int64]
     carries: bool = False
     notes: tuple[str, ...] = ()
+    text_hashes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -164,6 +167,7 @@ def open_prepared(folder: Path, verify: bool = False) -> PreparedCorpus:
             train_ends=train_ends,
             carries=meta["corpus"]["windowing"] == "stream",
             notes=tuple(meta.get("notes", ())),
+            text_hashes=meta.get("text_hashes", {}),
         )
     except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
         raise CorpusError(f"{folder} is no prepared corpus or is damaged ({error}): prepare it anew") from error
@@ -197,6 +201,13 @@ def _fingerprint(folder: Path) -> str:
     return everything.hexdigest()
 
 
+def _hash(texts: Iterable[str]) -> str:
+    everything = hashlib.sha256()
+    for text in texts:
+        everything.update(text.encode(errors="surrogatepass") + b"\0")
+    return everything.hexdigest()
+
+
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Let one process prepare while others wait. Where the disk knows no locks, all do it and the first rename wins."""
@@ -225,6 +236,7 @@ def _build(config: CorpusConfig, texts: dict[str, list[str]], folder: Path, prog
             "corpus": asdict(config),
             "python": platform.python_version(),
             "stats": stats,
+            "text_hashes": {split: _hash(split_texts) for split, split_texts in texts.items()},
             "notes": [words.note] if words.note else [],
         }
         (draft / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")

@@ -34,6 +34,8 @@ CORPORA = {
 }
 """Names of our own -> what they stand for."""
 _FIELDS = {"dailydialog": "dialog", "ultrachat": "messages"}
+DIALOGUES = tuple(_FIELDS)
+"""Those whose texts are lists of turns."""
 _SPLITS = {"ultrachat": {"train": "train_sft", "validation": "test_sft[:100]", "test": "test_sft[100:200]"}}
 """Field and splits of those names that have not the usual ones. What is held out of `ultrachat` are always the same
 conversations, about 120,000 of GPT-2's tokens in each split, however many are trained on."""

@@ -84,6 +84,16 @@ def read(config: CorpusConfig, progress: bool) -> dict[str, list[str]]:
     return texts
 
 
+def begins(config: CorpusConfig) -> bool:
+    """Whether the first row of the train split's first file can be read as the configuration says."""
+    try:
+        file = next(_files(config))
+        next(_READERS[file.kind](file), None)
+    except CorpusError:
+        return False
+    return True
+
+
 def _files(config: CorpusConfig) -> Iterator[_File]:
     for split in SPLITS:
         given = getattr(config, split) or []

@@ -42,7 +42,7 @@ class Evaluation:
     acc: float
     """Share of targets that have the highest logit."""
     ppl_known: float
-    """Perplexity over the targets other than `<UNK>`; NaN where there are none."""
+    """Perplexity over the targets other than `<UNK>`, or those asked for; NaN where there are none."""
     targets: int
     """Number of targets (non-padding)."""
 
@@ -108,6 +108,7 @@ def evaluate(
     device: str,
     legacy_batch: int | None = None,
     carries: bool = False,
+    known: Tensor | None = None,
 ) -> Evaluation:
     """Measure a model on windows [N, window], in fp32 whatever the training precision was, as the original did.
 
@@ -117,6 +118,7 @@ def evaluate(
         device: as `resolve_device` gives it.
         legacy_batch: batch size for `loss_legacy`, which is None without it.
         carries: whether each row goes on where the one before ends, which only a fixed-point model can read.
+        known: [V], the entries that `ppl_known` counts as targets; None stands for all but `<PAD>` and `<UNK>`.
 
     Raises:
         InfeasibleError: memory does not suffice for one sequence.
@@ -124,12 +126,14 @@ def evaluate(
     was_training = model.training
     model.eval()
     try:
-        return summarise(_measure_all(model, windows, device, carries), legacy_batch)
+        return summarise(_measure_all(model, windows, device, carries, known), legacy_batch)
     finally:
         model.train(was_training)
 
 
-def _measure_all(model: nn.Module, windows: Windows | ContextRows, device: str, carries: bool) -> NDArray[np.float64]:
+def _measure_all(
+    model: nn.Module, windows: Windows | ContextRows, device: str, carries: bool, known: Tensor | None
+) -> NDArray[np.float64]:
     sums: list[NDArray[np.float64]] = []
     kind = "cuda" if torch.device(device).type == "cuda" else "cpu"
     width = (windows.windows if isinstance(windows, ContextRows) else windows).shape[1]
@@ -138,7 +142,7 @@ def _measure_all(model: nn.Module, windows: Windows | ContextRows, device: str, 
     start, rows, state = 0, most if isinstance(model, LanguageModel) else 1, None
     while start < len(windows):
         part = windows[start : start + rows]
-        measured = unless_out_of_memory(partial(_measure, model, part, device, carries, state), device)
+        measured = unless_out_of_memory(partial(_measure, model, part, device, carries, state, known), device)
         if measured is not None:
             sums.append(measured.sums)
             start, state = start + rows, measured.state
@@ -162,8 +166,16 @@ class _Measured(NamedTuple):
     """For the rows that go on where they end."""
 
 
-def _measure(model: nn.Module, rows: Windows | ContextRows, device: str, carries: bool, state: State) -> _Measured:
+def _measure(
+    model: nn.Module,
+    rows: Windows | ContextRows,
+    device: str,
+    carries: bool,
+    state: State,
+    known: Tensor | None,
+) -> _Measured:
     inputs_BT, targets_BT = to_tensors(rows, device)
+    is_known_BT = targets_BT > UNK if known is None else known.to(targets_BT.device)[targets_BT]
     if isinstance(model, LanguageModel):
         if carries and isinstance(model, FixedPointModel):
             features_TBF, state = model.features_of_stream(inputs_BT, state)
@@ -175,24 +187,24 @@ def _measure(model: nn.Module, rows: Windows | ContextRows, device: str, carries
         loss_BT, hit_BT = (
             torch.zeros_like(targets_TB, dtype=each.dtype).masked_scatter_(is_target_TB, each).t() for each in scores
         )
-        return _Measured(sequence_sums(loss_BT, hit_BT, targets_BT), 0, state)
+        return _Measured(sequence_sums(loss_BT, hit_BT, targets_BT, is_known_BT), 0, state)
     logits_BTV, _ = model(inputs_BT)
     flat = logits_BTV.flatten(0, 1).float()
     loss_BT = F.cross_entropy(flat, targets_BT.flatten(), ignore_index=PAD, reduction="none").view_as(targets_BT)
     hit_BT = (logits_BTV.argmax(-1) == targets_BT) & (targets_BT != PAD)
-    return _Measured(sequence_sums(loss_BT, hit_BT, targets_BT), logits_BTV.numel(), None)
+    return _Measured(sequence_sums(loss_BT, hit_BT, targets_BT, is_known_BT), logits_BTV.numel(), None)
 
 
-def sequence_sums(loss_BT: Tensor, hit_BT: Tensor, targets_BT: Tensor) -> NDArray[np.float64]:
+def sequence_sums(loss_BT: Tensor, hit_BT: Tensor, targets_BT: Tensor, is_known_BT: Tensor) -> NDArray[np.float64]:
     """Per sequence: loss, targets, hits, loss over known targets, known targets; [B, 5].
 
     Args:
         loss_BT: 0 where there is no target.
         hit_BT: likewise.
         targets_BT: token ids.
+        is_known_BT: which of them count as known.
     """
-    is_known = targets_BT > UNK
-    columns = [loss_BT, targets_BT != PAD, hit_BT, loss_BT * is_known, is_known]
+    columns = [loss_BT, targets_BT != PAD, hit_BT, loss_BT * is_known_BT, is_known_BT]
     sums = torch.stack([column.sum(1, dtype=torch.float32) for column in columns], dim=1)
     return sums.cpu().double().numpy()
 
