@@ -3,11 +3,13 @@
 `configuration.json` (the resolved configuration and `vocab_size`), `tokenizer.json`, `model.safetensors`.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 
 from tune_newllm.artifacts.quantize import Int8, insert_flattened, int8_of
@@ -45,9 +47,7 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
         DamagedCheckpointError: the weights are damaged, and no state has them.
         CheckpointError: a file is missing or damaged, or the files do not belong together.
     """
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder: give the folder of an export, of a trial or of `train --to`")
-    configuration, vocab_size = _read(folder / CONFIGURATION)
+    configuration, vocab_size = _read(folder)
     tokenizer = load_tokenizer(folder)
     if len(tokenizer) != vocab_size:
         raise CheckpointError(
@@ -79,7 +79,7 @@ def read_configuration(folder: Path) -> Configuration:
     Raises:
         CheckpointError: it is missing or damaged.
     """
-    return _read(folder / CONFIGURATION)[0]
+    return _read(folder)[0]
 
 
 def provenance_of(folder: Path) -> dict[str, Any]:
@@ -107,7 +107,19 @@ def provenance_of(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _read(path: Path) -> tuple[Configuration, int]:
+def weights_hash(checkpoint: Checkpoint) -> str:
+    """Hash of the weights' names and values, which any folder with these weights has."""
+    everything = hashlib.sha256()
+    for name, tensor in sorted(checkpoint.model.state_dict().items()):
+        everything.update(name.encode() + b"\0")
+        everything.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+    return everything.hexdigest()
+
+
+def _read(folder: Path) -> tuple[Configuration, int]:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder: give the folder of an export, of a trial or of `train --to`")
+    path = folder / CONFIGURATION
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         vocab_size = content.pop("vocab_size")

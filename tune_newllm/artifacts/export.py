@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from tune_newllm.artifacts.card import model_card
-from tune_newllm.artifacts.checkpoint import Checkpoint, load_checkpoint
+from tune_newllm.artifacts.checkpoint import Checkpoint, load_checkpoint, weights_hash
 from tune_newllm.artifacts.compare import evaluate_checkpoint
 from tune_newllm.artifacts.generate import NEVER_SAMPLED
 from tune_newllm.artifacts.quantize import Int8, flatten, quantise, quantization_config, verdict
@@ -81,6 +81,8 @@ class Int8Change:
     fp32_val_loss: float
     fp32_val_ppl: float
     verdict: str
+    fp32_weights: str
+    """`weights_hash` of the model before, by which `evaluate` knows it again."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,14 @@ def _quantised(checkpoint: Checkpoint, int8: Int8) -> Checkpoint:
 
 def _change(trained: Checkpoint, corpus: PreparedCorpus, int8: Int8, ppl: float) -> Int8Change:
     before = evaluate_checkpoint(trained, "validation", corpus)
-    return Int8Change(int8, stored_bytes(trained.model), before.loss, before.ppl, verdict(before.ppl, ppl))
+    return Int8Change(
+        kind=int8,
+        fp32_bytes=stored_bytes(trained.model),
+        fp32_val_loss=before.loss,
+        fp32_val_ppl=before.ppl,
+        verdict=verdict(before.ppl, ppl),
+        fp32_weights=weights_hash(trained),
+    )
 
 
 @contextlib.contextmanager
