@@ -8,8 +8,6 @@ from .yardstick import conjoined
 
 Row = Mapping[str, Any]
 
-_OK, _MODERATE = 0.03, 0.05
-"""Changes of perplexity by int8 that the original research calls ok and moderate."""
 _ALIKE = 1.2
 """Ratio below which two measured times or sizes are called the same."""
 
@@ -34,11 +32,31 @@ def scores_of(found: Row, corpus: str) -> list[Row]:
     return [row for row in found["scores"] if row["corpus"] == corpus]
 
 
+def splits(found: Row, corpus: str) -> str:
+    """The split on which a corpus was measured, as a word; two where checkpoints on their own corpora have others."""
+    return conjoined(sorted({str(row["split"]) for row in scores_of(found, corpus)}))
+
+
 def measure(found: Row) -> tuple[str, str]:
     """The key of the score by which the checkpoints are compared, and its name."""
-    if found["same_vocabulary"] or any(row["bits_per_word"] is None for row in found["scores"]):
+    if found["same_vocabulary"]:
         return "ppl", "perplexity"
-    return "bits_per_word", "bits per word"
+    if found["words_known_to_all"]:
+        return "ppl_known", "perplexity of the words known to all"
+    return ("bits_per_word", "bits per word") if _has_bits(found) else ("ppl", "perplexity")
+
+
+def comparable(found: Row) -> bool:
+    """Whether `measure` means the same for all checkpoints, so that one can be called better than another."""
+    if not found["same_texts"]:
+        return False
+    kinds = {row["tokenizer"] == "words" for row in found["checkpoints"]}
+    alike = found["same_vocabulary"] or found["words_known_to_all"]
+    return bool(alike or (_has_bits(found) and len(kinds) == 1))
+
+
+def _has_bits(found: Row) -> bool:
+    return all(row["bits_per_word"] is not None for row in found["scores"])
 
 
 def change(before: float, after: float) -> str:
@@ -58,17 +76,20 @@ def _order(found: Row) -> list[str]:
     key, name = measure(found)
     sentences = []
     for corpus in found["corpora"]:
-        ranked = sorted(scores_of(found, corpus), key=lambda row: row[key])
-        where = f"On the {found['split']} split of {corpus}"
+        scores, where = scores_of(found, corpus), f"On the {splits(found, corpus)} split of {corpus}"
+        if len(scores) == 1 or not comparable(found):
+            values = conjoined([f"{row['checkpoint']} {digits(row[key])}" for row in scores])
+            sentences.append(f"{where}, {name}: {values}.")
+            continue
+        ranked = sorted(scores, key=lambda row: row[key])
         first, *others = [f"{row['checkpoint']} has {digits(row[key])}" for row in ranked]
-        better = "the lowest " if others and found["same_texts"] else ""
-        sentences.append(f"{where} {first}, {better}{name}{'; ' if others else ''}{', '.join(others)}.")
+        sentences.append(f"{where} {first}, the lowest {name}; {', '.join(others)}.")
     return sentences
 
 
 def _changes(found: Row) -> list[str]:
     """Against the first checkpoint, where several corpora show what was won here and lost there."""
-    if len(found["corpora"]) < 2:
+    if len(found["corpora"]) < 2 or not comparable(found):
         return []
     key, name = measure(found)
     first, *others = [row["name"] for row in found["checkpoints"]]
@@ -88,21 +109,7 @@ def _cautions(found: Row) -> list[str]:
     if not found["same_texts"]:
         sentences.append("Each is measured on another corpus, so nothing here compares: give all the same --corpus.")
     if not found["same_vocabulary"]:
-        sentences.append(
-            "The vocabularies differ, so losses and perplexities per token do not compare: bits per word, which divide "
-            "by the words between white space, do."
-        )
-        unknown = max(found["scores"], key=lambda row: row["unk_share"])
-        if unknown["unk_share"] > 0:
-            sentences.append(
-                f"Up to {unknown['unk_share']:.1%} of the targets are <UNK> ({unknown['checkpoint']}): words that such "
-                "a model need not tell apart, so its bits per word look better than they are."
-            )
-        if any(row["bits_per_word"] is None for row in found["scores"]):
-            sentences.append(
-                "Where texts were cut short or windows overlap there are no bits per word: give a --corpus whose "
-                "windowing is complete, without max_tokens."
-            )
+        sentences += _vocabularies(found)
     for corpus in found["corpora"]:
         windows = {(row["windowing"], row["window"]) for row in scores_of(found, corpus)}
         if len(windows) > 1:
@@ -111,29 +118,45 @@ def _cautions(found: Row) -> list[str]:
     return sentences
 
 
+def _vocabularies(found: Row) -> list[str]:
+    """What does not compare where they differ, and what does."""
+    if found["words_known_to_all"]:
+        share = min(row["known_share"] for row in found["scores"])
+        return [
+            "The vocabularies differ: a model need not tell apart the words that it does not know, so losses, "
+            "perplexities and bits per word of all targets do not compare. Compared are the words that all of them "
+            f"know, at least {share:.1%} of the targets."
+        ]
+    differ = "The vocabularies differ, so losses and perplexities per token do not compare"
+    if not _has_bits(found):
+        return [
+            f"{differ}, and where texts were cut short or windows overlap there are no bits per word: give a --corpus "
+            "whose windowing is complete, without max_tokens."
+        ]
+    if comparable(found):
+        return [f"{differ}: bits per word, which divide by the words between white space, do."]
+    if len({row["tokenizer"] == "words" for row in found["checkpoints"]}) == 1:
+        return [f"{differ}; bits per word would, on the same texts."]
+    unknown = max(found["scores"], key=lambda row: row["unk_share"])
+    share = f", up to {unknown['unk_share']:.1%} of the targets are <UNK> ({unknown['checkpoint']})"
+    share = share if unknown["unk_share"] else ""
+    return [
+        f"{differ}, and bits per word only about: words are lower-cased{share}, where pieces of words must tell case, "
+        "spaces and every letter. None is called better."
+    ]
+
+
 def _int8(found: Row) -> list[str]:
-    """Each quantised checkpoint against the first one that has as many parameters and is not."""
-    sentences = []
-    for quantised in (row for row in found["checkpoints"] if row["int8"]):
-        alike = [row for row in found["checkpoints"] if not row["int8"] and _shape(row) == _shape(quantised)]
-        if not alike:
-            continue
-        name, other = quantised["name"], alike[0]["name"]
-        corpus = found["corpora"][0]
-        ppl = {row["checkpoint"]: row["ppl"] for row in scores_of(found, corpus)}
-        share = abs(ppl[name] / ppl[other] - 1)
-        verdict = "ok, below 3 %" if share < _OK else "moderate, up to 5 %" if share <= _MODERATE else "bad, above 5 %"
-        shrunk = alike[0]["weight_bytes"] / quantised["weight_bytes"]
-        text = (
-            f"int8 takes {name} from {size(alike[0]['weight_bytes'])} to {size(quantised['weight_bytes'])} of weights "
-        )
-        text += f"(÷ {shrunk:.2f}) and changes perplexity by {change(ppl[other], ppl[name])} ({verdict})"
-        sentences.append(text + _speed_ratio(found, name, other) + ".")
+    """Each quantised checkpoint against the one that it was made from."""
+    sentences, checkpoints = [], {row["name"]: row for row in found["checkpoints"]}
+    for row in found["int8"]:
+        name, other = row["checkpoint"], row["made_from"]
+        before, after = checkpoints[other]["weight_bytes"], checkpoints[name]["weight_bytes"]
+        shrunk = f"from {size(before)} to {size(after)} of weights (÷ {before / after:.2f})"
+        changed = f"{100 * row['change']:+.1f} % ({row['verdict']}, as the original research judged it)"
+        speed = _speed_ratio(found, name, other)
+        sentences.append(f"int8 takes {name} {shrunk} and changes perplexity by {changed}{speed}.")
     return sentences
-
-
-def _shape(row: Row) -> tuple[Any, ...]:
-    return row["family"], row["parameters"], row["vocab_size"]
 
 
 def _speed_ratio(found: Row, name: str, other: str) -> str:
@@ -160,4 +183,15 @@ def _growth(found: Row) -> list[str]:
         read = f"{first['context']:,} to {last['context']:,} tokens read"
         time = f"{digits(first['ms'], 3)} ms at first, {digits(last['ms'], 3)} ms at last"
         sentences.append(f"From {read}, what {checkpoint['name']} remembers {memory}; one token more takes {time}.")
-    return sentences
+    return [*sentences, *_left_out(found)]
+
+
+def _left_out(found: Row) -> list[str]:
+    """Each batch of a checkpoint that was too slow for the longest texts."""
+    lengths: dict[tuple[str, int], list[str]] = {}
+    for row in found["left_out"]:
+        lengths.setdefault((row["checkpoint"], row["batch"]), []).append(f"{row['context']:,}")
+    return [
+        f"There was no time to measure {name} at {conjoined(texts)} tokens with batch {batch}."
+        for (name, batch), texts in lengths.items()
+    ]

@@ -19,7 +19,7 @@ class Growth(NamedTuple):
 
     checkpoint: str
     context: list[int]
-    """Tokens read before."""
+    """Tokens read."""
     values: list[float]
 
 
@@ -50,7 +50,7 @@ def growth_figure(found: Row, key: str, batch: int) -> go.Figure:
         )
         figure.add_trace(trace.update(hovertemplate=f"<b>{name}</b><br>%{{x:,}} tokens read: %{{text}}<extra></extra>"))
     contexts = sorted({context for line in lines for context in line.context})
-    figure.update_xaxes(title_text="tokens read before", type="log", tickvals=contexts, ticktext=_thousands(contexts))
+    figure.update_xaxes(title_text="tokens read", type="log", tickvals=contexts, ticktext=_thousands(contexts))
     if key == "state_bytes":
         powers = [2**power for power in range(4, 41, 2)]
         low, high = min(min(line.values) for line in lines), max(max(line.values) for line in lines)

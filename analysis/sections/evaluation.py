@@ -2,7 +2,7 @@
 
 from html import escape
 
-from ..evaluation import Row, change, measure, scores_of, size
+from ..evaluation import Row, change, comparable, measure, scores_of, size
 from ..figures import evaluation as figures
 from ..markup import Section, table
 from ..words import digits
@@ -15,23 +15,25 @@ def evaluation_sections(found: Row) -> list[Section]:
 
 
 def _scores(found: Row) -> Section:
-    head = [("checkpoint", ""), ("corpus", ""), ("loss", "number"), ("perplexity", "number"), ("known words", "number")]
-    head += [("accuracy", "number"), ("bits per word", "number"), ("<UNK> targets", "number"), ("targets", "number")]
+    numbers = ["loss", "perplexity", "known words", "accuracy", "bits per word", "<UNK> targets", "targets"]
+    head = [("checkpoint", ""), ("corpus", ""), ("split", ""), *((name, "number") for name in numbers)]
     key, _ = measure(found)
-    several = len(found["checkpoints"]) > 1 and found["same_texts"]
+    several = len(found["checkpoints"]) > 1 and comparable(found)
+    counted = "the words that all know" if found["words_known_to_all"] else "the targets that are not <UNK>"
     rows = []
     for corpus in found["corpora"]:
         scores = scores_of(found, corpus)
         for row in scores:
             moved = f" ({change(scores[0][key], row[key])})" if several and row is not scores[0] else ""
             bits = "" if row["bits_per_word"] is None else f"{row['bits_per_word']:.3f}"
-            cells = [row["checkpoint"], corpus, f"{row['loss']:.4f}", digits(row["ppl"]), digits(row["ppl_known"])]
-            cells += [f"{row['acc']:.1%}", bits, f"{row['unk_share']:.1%}", f"{row['targets']:,}"]
-            cells[3 if key == "ppl" else 6] += moved
+            cells = [row["checkpoint"], corpus, row["split"]]
+            cells += [f"{row['loss']:.4f}", digits(row["ppl"]), digits(row["ppl_known"]), f"{row['acc']:.1%}", bits]
+            cells += [f"{row['unk_share']:.1%}", f"{row['targets']:,}"]
+            cells[{"ppl": 4, "ppl_known": 5, "bits_per_word": 7}[key]] += moved
             rows.append(cells)
     guide = (
-        f"Each target of the {found['split']} split once, in fp32 whatever the training's precision was, independent "
-        "of any batch size. Losses are nats per token; “known words” leaves out the targets that are <UNK>."
+        "Each target of the split once, in fp32 whatever the training's precision was, independent of any batch size. "
+        f"Losses are nats per token; “known words” is the perplexity of {counted}."
         + (" In brackets: the difference from the first checkpoint." if several else "")
     )
     return Section("scores", "Scores", guide, [figures.scores_figure(found)], body=table(head, rows))
@@ -61,7 +63,7 @@ def _growth(found: Row) -> Section | None:
     captions.append((f"Memory, batch {batches[0]}", "What the model remembers of the text, by which it goes on."))
     guide = (
         "A context vector stays as large as it is; attention keeps keys and values of every token, and looks at all of "
-        "them for the next one. Attention's lines end where its positions do."
+        "them for the next one. Attention's lines end where its positions do, others where the time was up."
     )
     return Section("growth", "After more and more text", guide, drawn, captions)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tune_newllm.artifacts import compare
 from tune_newllm.artifacts.checkpoint import load_checkpoint
-from tune_newllm.artifacts.compare import corpus_of, evaluate_checkpoint
+from tune_newllm.artifacts.compare import corpus_of, evaluate_checkpoint, known_to_all, own_corpus
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import prepare
 from tune_newllm.data.tokenizer import WordTokenizer
@@ -87,15 +88,15 @@ def test_a_sweeps_checkpoints_are_measured_on_its_own_data(name, checkpoint, cor
 
 
 def test_says_whether_it_is_the_corpus_of_the_training(checkpoint, corpus, copy_of_run):
-    assert evaluate_checkpoint(checkpoint).same_corpus
+    assert own_corpus(checkpoint).same
     words = [checkpoint.tokenizer.decode([i]) for i in range(4, checkpoint.vocab_size)]
     moved = dataclasses.replace(checkpoint, tokenizer=WordTokenizer(words[::-1]))
-    assert not evaluate_checkpoint(moved).same_corpus
+    assert not own_corpus(moved).same
     # A fingerprint beside the weights knows better than the words.
     known = load_checkpoint(copy_of_run)
     for fingerprint, same in ((corpus.fingerprint, True), ("of another text", False)):
         (copy_of_run / "provenance.json").write_text(json.dumps({"corpus_fingerprint": fingerprint}))
-        assert evaluate_checkpoint(known).same_corpus == same
+        assert own_corpus(known).same == same
 
 
 def test_a_trial_on_fewer_samples_is_measured_in_the_words_of_its_sweep(checkpoint, tmp_path):
@@ -105,9 +106,39 @@ def test_a_trial_on_fewer_samples_is_measured_in_the_words_of_its_sweep(checkpoi
     assert [result.step for result in run.epochs()] == [1]
     trial = load_checkpoint(run.folder)
     alone = evaluate_checkpoint(trial)
-    assert not alone.same_corpus
+    assert not own_corpus(trial).same
     facts = {"fingerprint": prepared.fingerprint, "stats": prepared.stats}
     (tmp_path / "provenance.json").write_text(json.dumps({"data": facts}))
     assert corpus_of(trial).folder == prepared.folder
-    assert evaluate_checkpoint(trial).same_corpus
+    assert own_corpus(trial).same
     assert evaluate_checkpoint(trial).loss == alone.loss
+
+
+def test_what_began_as_another_checkpoint_is_measured_in_its_words_from_the_start(checkpoint, monkeypatch):
+    training = dataclasses.replace(checkpoint.configuration.training, start="elsewhere")
+    words = WordTokenizer([checkpoint.tokenizer.decode([i]) for i in range(checkpoint.vocab_size - 1, 3, -1)])
+    begun = dataclasses.replace(
+        checkpoint, tokenizer=words, configuration=dataclasses.replace(checkpoint.configuration, training=training)
+    )
+    given = []
+    monkeypatch.setattr(compare, "prepare", lambda *args, **kw: given.append(kw["tokenizer"]) or prepare(*args, **kw))
+    own = own_corpus(begun)
+    # Nothing on record says that these are other texts, and no vocabulary is learned that nobody uses.
+    assert (own.same, own.prepared.tokenizer, given) == (True, words, [words])
+
+
+def test_perplexity_of_the_words_known_to_all(checkpoint, corpus):
+    few = dataclasses.replace(corpus, validation=corpus.validation[:40])
+    fewer = WordTokenizer([checkpoint.tokenizer.decode([i]) for i in (9, 4, 7)])
+    known, others = known_to_all([checkpoint.tokenizer, fewer])
+    assert known.nonzero().flatten().tolist() == [2, 3, 4, 7, 9]
+    assert others.tolist() == [False, False, *[True] * 5]
+    losses = []
+    with torch.no_grad():
+        for row in few.validation.tolist():
+            scores = checkpoint.model(torch.tensor([row[:-1]]))[0][0].double().log_softmax(-1)
+            losses += [-each[t].item() for each, t in zip(scores, row[1:], strict=True) if t in (2, 3, 4, 7, 9)]
+    score = evaluate_checkpoint(checkpoint, "validation", few, known)
+    assert score.ppl_known == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-5)
+    assert score.known_share == len(losses) / score.targets
+    assert score.loss == evaluate_checkpoint(checkpoint, "validation", few).loss

@@ -1,23 +1,30 @@
+import contextlib
 import dataclasses
 import json
 import math
 import shutil
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from tune_newllm.artifacts import speed
+from tune_newllm.artifacts import evaluation, speed
 from tune_newllm.artifacts.checkpoint import load_checkpoint
 from tune_newllm.artifacts.compare import evaluate_checkpoint
 from tune_newllm.artifacts.evaluation import Asked, _beginnings, evaluate_all
+from tune_newllm.artifacts.export import export
 from tune_newllm.artifacts.generate import Sampling, generate
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import prepare
 from tune_newllm.data.tokenizer import WordTokenizer
+from tune_newllm.errors import UsageError
 from tune_newllm.models import ModelConfig, build
+from tune_newllm.training.checkpoints import WEIGHTS
 from tune_newllm.training.config import Configuration, TrainingConfig
 from tune_newllm.training.run import Run
+from tune_newllm.training.weights import save_weights
 
 GREEDY = Sampling(5, temperature=0)
 
@@ -115,6 +122,75 @@ def test_each_own_corpus_is_no_comparison_where_they_differ(run, pieces, place):
     shape = ModelConfig(embed_dim=8, hidden_dim=8, ctx_dim=8, num_layers=1)
     list(Run(place / "cut", Configuration(config, shape, training), prepare(config)).epochs())
     assert not evaluated([run, place / "cut"])["same_texts"]
+
+
+def other_texts(place, text):
+    """A run on this text, which a relative path of every such run names."""
+    place.mkdir()
+    (place / "text.txt").write_text(text * 30)
+    config = CorpusConfig(name="text", train="text.txt", validation="text.txt", window=16, vocab_size=20)
+    training = TrainingConfig(epochs=1, batch_size=64, precision="fp32", device="cpu", micro_batch=64)
+    shape = ModelConfig(embed_dim=8, hidden_dim=8, ctx_dim=8, num_layers=1)
+    with contextlib.chdir(place):
+        corpus = prepare(config)
+        list(Run(place / "trials" / "t", Configuration(config, shape, training), corpus).epochs())
+    shutil.copytree(corpus.folder, place / "data")
+    return place / "trials" / "t"
+
+
+def test_texts_are_compared_by_what_they_hold(tmp_path):
+    first = other_texts(tmp_path / "a", "ba de fi go\n")
+    assert evaluated([first, other_texts(tmp_path / "b", "ba de fi go\n")])["same_texts"]
+    other = other_texts(tmp_path / "c", "go fi de ba\n")
+    assert not evaluated([first, other])["same_texts"]
+    # Of what an older version prepared only the number of texts and words is known.
+    meta = tmp_path / "c" / "data" / "meta.json"
+    content = json.loads(meta.read_text())
+    del content["text_hashes"]
+    meta.write_text(json.dumps(content))
+    assert evaluated([first, other])["same_texts"]
+
+
+def test_the_split_is_test_where_there_is_one(run, tmp_path):
+    assert [row["split"] for row in evaluated([run], split=None)["scores"]] == ["test"]
+    untested = other_texts(tmp_path / "a", "ba de\n")
+    assert [row["split"] for row in evaluated([run, untested], split=None)["scores"]] == ["test", "validation"]
+    with pytest.raises(UsageError, match=f"the corpus of {untested} has no test split"):
+        evaluated([run, untested], split="test")
+
+
+def test_only_one_checkpoint_is_in_memory(run, pieces, monkeypatch):
+    models = []
+
+    def load(*args):
+        assert all(model() is None for model in models)
+        loaded = load_checkpoint(*args)
+        models.append(weakref.ref(loaded.model))
+        return loaded
+
+    monkeypatch.setattr(evaluation, "load_checkpoint", load)
+    evaluated([run, pieces, run])
+    assert len(models) == 3
+
+
+def test_int8_is_compared_with_what_it_was_made_from(run, corpus, copy_of_run, tmp_path):
+    other = load_checkpoint(copy_of_run)
+    with torch.no_grad():
+        other.model.output.bias.add_(torch.linspace(0, 3, other.vocab_size))
+    save_weights(other.model.state_dict(), copy_of_run / WEIGHTS)
+    export(run, tmp_path / "small", corpus=corpus, provenance={}, int8="weights")
+    found = evaluated([copy_of_run, run, tmp_path / "small"])
+    ppl = [row["ppl"] for row in found["scores"]]
+    assert found["int8"] == [
+        {"checkpoint": "small", "made_from": "run", "change": ppl[2] / ppl[1] - 1, "verdict": "ok"}
+    ]
+    assert abs(found["int8"][0]["change"]) < 0.03 < ppl[0] / ppl[1] - 1
+    assert evaluated([copy_of_run, tmp_path / "small"])["int8"] == []
+    # An export of an older version does not say what it was made from.
+    summary = json.loads((tmp_path / "small" / "summary.json").read_text())
+    del summary["int8"]["fp32_weights"]
+    (tmp_path / "small" / "summary.json").write_text(json.dumps(summary))
+    assert evaluated([run, tmp_path / "small"])["int8"] == []
 
 
 def test_speed_is_measured_on_demand(run, monkeypatch):

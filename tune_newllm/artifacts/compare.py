@@ -4,15 +4,18 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from tune_newllm.artifacts.checkpoint import Checkpoint
 from tune_newllm.data.config import CorpusConfig
 from tune_newllm.data.corpora import PreparedCorpus, open_prepared, prepare
-from tune_newllm.data.tokenizer import UNK, Tokenizer
+from tune_newllm.data.tokenizer import PAD, SPECIAL, UNK, Tokenizer
 from tune_newllm.errors import CheckpointError, CorpusError, UsageError
 from tune_newllm.training.metrics import Evaluation, evaluate
 
@@ -26,60 +29,75 @@ class Score:
     ppl: float
     acc: float
     ppl_known: float
-    """Perplexity of the targets other than `<UNK>`."""
+    """Perplexity of the targets other than `<UNK>`, or of those asked for."""
+    known_share: float
+    """Share of the targets that `ppl_known` counts."""
     targets: int
     tokens_per_s: float
     """Targets per second of evaluation."""
-    same_corpus: bool
-    """Whether this is the corpus of the training, as far as the checkpoint's fingerprint or else its words can tell."""
     unk_share: float
     """Share of the targets that are `<UNK>`: words that the model need not tell from each other."""
     nats_per_word: float | None
-    """Sum of all losses over the words between white space, ends of texts among the losses: this compares models with
-    different vocabularies. None where not every token of the texts is a target once."""
+    """Sum of all losses over the words between white space, ends of texts among the losses. It does not depend on how
+    words are divided, but on what of them must be told: `<UNK>` stands for any word, and words are lower-cased where
+    pieces predict case and spaces. None where not every token of the texts is a target once."""
     bits_per_word: float | None
     """The same in bits."""
 
 
-def evaluate_checkpoint(checkpoint: Checkpoint, split: str = "test", corpus: PreparedCorpus | None = None) -> Score:
+class OwnCorpus(NamedTuple):
+    """The corpus that a checkpoint was trained on, in its own vocabulary."""
+
+    prepared: PreparedCorpus
+    same: bool
+    """Whether these are still the texts of the training, as far as the fingerprint on record or else the words that
+    they teach can tell."""
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint,
+    split: str = "test",
+    corpus: PreparedCorpus | None = None,
+    known: Tensor | None = None,
+) -> Score:
     """Measure a checkpoint on a split of its corpus.
 
     Args:
         checkpoint: the model, on the device it was loaded to.
         split: `test` is what may be quoted; `validation` has been used to choose among trials.
-        corpus: None stands for `corpus_of(checkpoint)`, cut anew in the checkpoint's vocabulary where it has another.
+        corpus: None stands for its `own_corpus`.
+        known: [V], the entries that `ppl_known` counts; None stands for all but `<UNK>`.
 
     Raises:
         CorpusError: the corpus cannot be prepared.
         CheckpointError: the corpus given is numbered by another vocabulary than the checkpoint's.
         UsageError: the corpus has no such split.
     """
-    own = corpus or corpus_of(checkpoint)
-    same_words = _same_vocabulary(checkpoint, own)
-    if corpus is not None and not same_words:
+    measured = corpus or own_corpus(checkpoint).prepared
+    if not _same_vocabulary(checkpoint, measured):
         raise CheckpointError(
-            f"{checkpoint.folder} has another vocabulary than the corpus {corpus.folder}: "
+            f"{checkpoint.folder} has another vocabulary than the corpus {measured.folder}: "
             "measure it on the corpus it was trained on"
         )
-    measured = own if same_words else _recut(checkpoint)
     windows = {"test": measured.test, "validation": measured.validation}[split]
     if windows is None:
-        raise UsageError(f"the corpus of {checkpoint.folder} has no test split: evaluate --split validation")
+        raise UsageError(f"the corpus {measured.folder} has no test split: evaluate its validation split")
     device = str(next(checkpoint.model.parameters()).device)
     began = time.perf_counter()
-    figures = evaluate(checkpoint.model, windows, device=device, carries=measured.carries)
+    figures = evaluate(checkpoint.model, windows, device=device, carries=measured.carries, known=known)
     seconds = time.perf_counter() - began
-    trained_on = _recorded(checkpoint).get("fingerprint")
+    targets = windows[:, 1:]
+    counted = np.count_nonzero(targets > UNK if known is None else known.numpy()[targets])
     nats_per_word = _nats_per_word(measured, split, figures)
     return Score(
         loss=figures.loss,
         ppl=figures.ppl,
         acc=figures.acc,
         ppl_known=figures.ppl_known,
+        known_share=float(counted / figures.targets),
         targets=figures.targets,
         tokens_per_s=figures.targets / seconds,
-        same_corpus=measured.fingerprint == trained_on if trained_on else same_words,
-        unk_share=float(np.count_nonzero(windows[:, 1:] == UNK) / figures.targets),
+        unk_share=float(np.count_nonzero(targets == UNK) / figures.targets),
         nats_per_word=nats_per_word,
         bits_per_word=None if nats_per_word is None else nats_per_word / math.log(2),
     )
@@ -94,19 +112,27 @@ def _nats_per_word(corpus: PreparedCorpus, split: str, figures: Evaluation) -> f
     return figures.loss * figures.targets / stats["words"]
 
 
-def measurable_corpus(checkpoint: Checkpoint) -> PreparedCorpus:
-    """The corpus of `corpus_of`, cut anew in the checkpoint's vocabulary where it has another.
+def own_corpus(checkpoint: Checkpoint) -> OwnCorpus:
+    """The corpus of `corpus_of`, cut anew in the checkpoint's vocabulary where it has changed since the training.
 
     Raises:
         CorpusError: the corpus cannot be prepared.
     """
-    own = corpus_of(checkpoint)
-    return own if _same_vocabulary(checkpoint, own) else _recut(checkpoint)
+    corpus = corpus_of(checkpoint)
+    same_words = _same_vocabulary(checkpoint, corpus)
+    if not same_words:
+        corpus = prepare(_as_prepared(checkpoint), tokenizer=checkpoint.tokenizer)
+    trained_on = _recorded(checkpoint).get("fingerprint")
+    return OwnCorpus(corpus, corpus.fingerprint == trained_on if trained_on else same_words)
 
 
-def _recut(checkpoint: Checkpoint) -> PreparedCorpus:
-    """Of a model that began as another checkpoint and kept its words, or whose corpus has changed since."""
-    return prepare(_as_prepared(checkpoint), tokenizer=checkpoint.tokenizer)
+def measurable_corpus(checkpoint: Checkpoint) -> PreparedCorpus:
+    """The prepared corpus of `own_corpus`.
+
+    Raises:
+        CorpusError: the corpus cannot be prepared.
+    """
+    return own_corpus(checkpoint).prepared
 
 
 def corpus_of(checkpoint: Checkpoint) -> PreparedCorpus:
@@ -121,7 +147,9 @@ def corpus_of(checkpoint: Checkpoint) -> PreparedCorpus:
             copy = open_prepared(place / "data")
             if _same_vocabulary(checkpoint, copy):
                 return copy
-    return prepare(_as_prepared(checkpoint))
+    # What began as another checkpoint numbers by that one's words, which its own corpus does not teach.
+    given = checkpoint.tokenizer if checkpoint.configuration.training.start else None
+    return prepare(_as_prepared(checkpoint), tokenizer=given)
 
 
 def _as_prepared(checkpoint: Checkpoint) -> CorpusConfig:
@@ -149,3 +177,13 @@ def _same_vocabulary(checkpoint: Checkpoint, corpus: PreparedCorpus) -> bool:
 def vocabulary_of(tokenizer: Tokenizer) -> Any:
     """All that decides which ids a text gets; equal where two models' losses per token may be compared."""
     return json.loads(tokenizer.to_json())["model"]
+
+
+def known_to_all(tokenizers: Sequence[Tokenizer]) -> list[Tensor] | None:
+    """For each tokenizer which of its entries all the others have too, `<PAD>` and `<UNK>` left out; None where one
+    numbers pieces of words."""
+    if any(tokenizer.kind != "words" for tokenizer in tokenizers):
+        return None
+    vocabularies = [vocabulary_of(tokenizer)["vocab"] for tokenizer in tokenizers]
+    common = set.intersection(*map(set, vocabularies)) - {SPECIAL[PAD], SPECIAL[UNK]}
+    return [torch.tensor([word in common for word in sorted(words, key=words.get)]) for words in vocabularies]

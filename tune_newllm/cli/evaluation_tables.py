@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from analysis.evaluation import change, measure, scores_of, size
+from analysis.evaluation import change, comparable, measure, scores_of, size, splits
 from analysis.words import digits
 from tune_newllm.cli.text import wrapped
 
@@ -36,7 +36,8 @@ def _short(name: str) -> str:
 
 
 def _scores(found: Mapping[str, Any]) -> Iterator[str]:
-    head = ("", "loss", "ppl", "known ppl", "accuracy", "bits/word", "targets")
+    known = "known to all" if found["words_known_to_all"] else "known ppl"
+    head = ("", "loss", "ppl", known, "accuracy", "bits/word", "targets")
     for corpus in found["corpora"]:
         rows = [
             (
@@ -50,12 +51,12 @@ def _scores(found: Mapping[str, Any]) -> Iterator[str]:
             )
             for row in scores_of(found, corpus)
         ]
-        yield "\n".join([f"{found['split']} split, {corpus}", *_table(head, rows)])
+        yield "\n".join([f"{splits(found, corpus)} split, {corpus}", *_table(head, rows)])
 
 
 def _changes(found: Mapping[str, Any]) -> str:
     """A column for each corpus, and how far each checkpoint is from the first."""
-    if len(found["checkpoints"]) < 2 or not found["same_texts"]:
+    if len(found["checkpoints"]) < 2 or not comparable(found):
         return ""
     key, name = measure(found)
     value = {(row["checkpoint"], row["corpus"]): row[key] for row in found["scores"]}
@@ -115,4 +116,4 @@ def _readings(found: Mapping[str, Any]) -> str:
         states = [size(at[n]["state_bytes"]).replace(" ", "").removesuffix("iB") if n in at else "" for n in lengths]
         rows.append(["", "state b 1", *states])
     head = ["", "", *(f"{n:,}" for n in lengths)]
-    return "\n".join(["the next token, by how many were read before it", *_table(head, rows)])
+    return "\n".join(["the last of so many tokens, read alone after the others", *_table(head, rows)])
