@@ -10,8 +10,9 @@ from .words import counted, digits, listed
 
 SIGNALS = ("noise_scale", "update_ratio", "dead_relu", "ctx_norm", "ctx_rank")
 """Columns of `Sweep.epochs` that say how a trial learns; a sweep of an older program has none of them."""
-WINDOWS = 1024
-"""Windows of which training takes the mean loss to see whether the plateau was left: with fewer it does not look."""
+WINDOWS, TARGETS = 1024, 2**16
+"""Windows, or targets, of which training takes the mean loss to see whether the plateau was left: with fewer of both
+it does not look."""
 
 
 def plateau(sweep: Sweep) -> pd.DataFrame:
@@ -35,7 +36,7 @@ def _looked_at(sweep: Sweep) -> list[str]:
     """Trials that have read enough windows; all of them where the length of a window is not known."""
     window, tokens = configured(sweep.spec, "corpus.window"), sweep.epochs.groupby("trial_id")["tokens"].max()
     # A full window has one target less than tokens, a padded one fewer.
-    least = WINDOWS * (window - 1) if isinstance(window, int) else 0
+    least = min(WINDOWS * (window - 1), TARGETS) if isinstance(window, int) else 0
     return [str(trial) for trial in tokens[tokens >= least].index]
 
 

@@ -22,14 +22,14 @@ from sweep_folders import (
 )
 
 import analysis
-from analysis.plateau import WINDOWS
+from analysis.plateau import TARGETS, WINDOWS
 from analysis.record import record, several, write_record
 from analysis.record.course import course, epochs_shown
 from analysis.record.steps import steps
 from analysis.summary import summary
 from tune_newllm.sweep.loading import load_spec
 from tune_newllm.training.config import Configuration
-from tune_newllm.training.signals import PLATEAU_WINDOWS
+from tune_newllm.training.signals import PLATEAU_TARGETS, PLATEAU_WINDOWS
 
 RECORDED = Path(__file__).parents[1] / "records"
 DEFAULTS = Configuration().to_dict()
@@ -414,11 +414,12 @@ def test_no_more_data_is_advised_than_there_is(tmp_path, texts, said):
 
 
 def test_a_training_too_short_to_be_looked_at_is_not_said_to_have_stayed_on_the_plateau(tmp_path):
-    assert WINDOWS == PLATEAU_WINDOWS
-    # Windows of 32 tokens have 31 targets: 1,024 of them make 31,744.
-    for tokens, said in ((15_000, False), (16_000, True)):
+    assert (WINDOWS, TARGETS) == (PLATEAU_WINDOWS, PLATEAU_TARGETS)
+    # Windows of 32 tokens have 31 targets: 1,024 of them make 31,744; of windows of 513 tokens 128 suffice.
+    for window, tokens, said in ((32, 15_000, False), (32, 16_000, True), (513, 32_000, False), (513, 33_000, True)):
         signals = [{"update_ratio": 1e-3, "tokens": tokens * epoch} for epoch in (1, 2)]
-        sweep = made(tmp_path, [Trial(lr_batch(1e-3, 32), [4.5, 4.4], signals=signals)])
+        spec = SPEC | {"corpus": SPEC["corpus"] | {"window": window}}
+        sweep = made(tmp_path, [Trial(lr_batch(1e-3, 32), [4.5, 4.4], signals=signals)], spec)
         assert ("was never left" in record(sweep)) == said
         assert any("unigram plateau" in sentence for sentence in analysis.answers(sweep)) == said
 
