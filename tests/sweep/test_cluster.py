@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import family
 
 CHILD = """\
 import json, os
@@ -18,20 +19,6 @@ with cluster("local"):
     input()
 """
 LISTENS = "0A"
-
-
-def family(root):
-    """A process and all below it."""
-    parents = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found = {root}
-    while grown := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= grown
-    return found
 
 
 def sockets(pids):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import family
 
 from tune_newllm import records
 from tune_newllm.data.corpora import prepare
@@ -91,8 +92,9 @@ def test_diverged_and_failed_trials_end_as_such_and_stop_nothing(ray_address, tm
 
 
 def kill_a_worker(dead):
-    """Kill a process that runs trials, or waits for one, and is none of those killed before; whether there was one."""
-    for process in Path("/proc").glob("[0-9]*"):
+    """Kill a process of ours that runs trials, or waits for one, and is none of those killed before; whether there was
+    one."""
+    for process in (Path("/proc") / str(pid) for pid in family(os.getpid())):
         try:
             name = (process / "cmdline").read_bytes()
         except OSError:
