@@ -48,6 +48,16 @@ def test_paragraphs_are_kept_once_whatever_their_figures():
     assert not python_docs._new_paragraphs("  See the note\n  at the end. [12]", seen)
 
 
+def test_paragraphs_that_are_one_elsewhere_are_not_told_again(tmp_path, monkeypatch):
+    first, second = "See the note at the end.", "It tells what the others are for."
+    (tmp_path / "module.py").write_text(f'"""{first}\n\n{second}"""')
+    monkeypatch.setattr(python_docs, "_topics", lambda: [("reference/a", f"{first} {second}".encode())])
+    monkeypatch.setattr(python_docs, "_modules", lambda: [("module", tmp_path / "module.py")])
+    assert sum(map(len, python_docs.read(progress=False).values())) == 1
+    monkeypatch.setattr(python_docs, "_topics", lambda: [])
+    assert sum(map(len, python_docs.read(progress=False).values())) == 1
+
+
 def test_docstrings_are_found_wherever_statements_stand():
     source = b""""module"
 class A:

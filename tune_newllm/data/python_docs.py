@@ -68,8 +68,11 @@ def read(progress: bool) -> dict[str, list[str]]:
         texts[_split_of(name)] += _new_paragraphs(topic.decode(), seen)
     for name, path in track(_modules(), "reading python-docs", progress):
         for docstring in _docstrings(path.read_bytes()):
-            if paragraphs := _new_paragraphs(docstring, seen):
-                texts[_split_of(name)].append(" ".join(paragraphs))
+            paragraphs = _new_paragraphs(docstring, seen)
+            whole = " ".join(paragraphs)
+            # What is one paragraph elsewhere may be several here, which are new each.
+            if whole and not (len(paragraphs) > 1 and _key(whole) in seen):
+                texts[_split_of(name)].append(whole)
     return texts
 
 
@@ -130,12 +133,16 @@ def _new_paragraphs(text: str, seen: set[str]) -> list[str]:
     new = []
     for lines in _blocks(text):
         paragraph = _prose(lines)
-        # Figures and punctuation do not tell copies apart: footnotes are numbered anew in each topic.
-        key = re.sub(r"[\W\d_]+", " ", paragraph.lower()).strip()
+        key = _key(paragraph)
         if paragraph and key not in seen:
             seen.add(key)
             new.append(_set_apart(paragraph))
     return new
+
+
+def _key(text: str) -> str:
+    """Figures and punctuation do not tell copies apart: footnotes are numbered anew in each topic."""
+    return re.sub(r"[\W\d_]+", " ", text.lower()).strip()
 
 
 def _blocks(text: str) -> Iterator[list[str]]:
