@@ -169,6 +169,7 @@ def test_a_floor_law_against_general_least_squares() -> None:
     assert law.floor_interval[0] < 20 < law.floor_interval[1]
 
 
+@pytest.mark.slow
 def test_95_of_100_intervals_of_a_floor_law_hold_the_truth() -> None:
     held = foretold = 0
     for seed in range(100):

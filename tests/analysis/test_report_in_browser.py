@@ -184,7 +184,10 @@ def best_trial(sweep: Sweep) -> str:
     return best
 
 
-@pytest.mark.parametrize("folder", REAL, ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(each, marks=[pytest.mark.slow] * (each.name == "lr_batch"), id=each.name) for each in REAL],
+)
 def test_reports_of_real_sweeps(browser: Any, tmp_path: Path, folder: Path) -> None:
     sweep = analysis.load(folder)
     page = analysis.write_report(sweep, tmp_path)

@@ -25,8 +25,8 @@ SMALL = {
     "resources.gpus_per_trial": 0,
     "run_cap": 4,
 }
-ALWAYS = {"lr_batch", "architectures"}
-"""The sweep that is run most, and all families. Grids, streams, amounts of data and conditions have tests elsewhere."""
+ALWAYS = {"architectures"}
+"""All families. Grids, streams, amounts of data and conditions have tests elsewhere."""
 RUN = [pytest.param(path, marks=[] if path.stem in ALWAYS else [pytest.mark.slow], id=path.stem) for path in FILES]
 
 
