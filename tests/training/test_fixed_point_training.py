@@ -288,16 +288,14 @@ def test_contexts_from_the_cache_are_those_that_are_read_again(
     for place in ("memory", "disk"):
         if place == "disk":
             everything_on_disk(monkeypatch)
-        with phases.prepared(state, rows, held_out, CONFIG, carries, tmp_path) as ready:
-            told = (
-                f"{(ready.train.contexts.nbytes + ready.validation.contexts.nbytes) / 2**20:,.1f} MiB of contexts lie"
-            )
-            assert caplog.messages[-2].startswith(told)
-            assert ("on disk" in caplog.messages[-2]) == (place == "disk")
-            assert caplog.messages[-1].startswith("phase two: all contexts read in ")
-            found.append(evaluate(net, ready.validation, device="cpu", legacy_batch=2))
-            chosen = np.array([7, 0, 3])
-            contexts = ready.train[chosen].state("cpu", 11).contexts_TBW
+        ready = phases.prepared(state, rows, held_out, CONFIG, carries, tmp_path)
+        told = f"{(ready.train.contexts.nbytes + ready.validation.contexts.nbytes) / 2**20:,.1f} MiB of contexts lie"
+        assert caplog.messages[-2].startswith(told)
+        assert ("on disk" in caplog.messages[-2]) == (place == "disk")
+        assert caplog.messages[-1].startswith("phase two: all contexts read in ")
+        found.append(evaluate(net, ready.validation, device="cpu", legacy_batch=2))
+        chosen = np.array([7, 0, 3])
+        contexts = ready.train[chosen].state("cpu", 11).contexts_TBW
         assert not list(tmp_path.iterdir())
     read = evaluate(net, held_out, device="cpu", legacy_batch=2, carries=carries)
     for each in found:

@@ -49,7 +49,7 @@ def _asked(text: str, label: str, trained: "Sequence[CorpusConfig]") -> "Asked":
     if _is_spec(text):
         from tune_newllm.sweep.loading import load_spec
 
-        config = load_spec(Path(text), []).model_copy(update={"parameters": {}}).configuration().corpus
+        config = load_spec(Path(text), []).unsearched.corpus
         return Asked(label, lambda _: config)
     name, file = ("text", text) if Path(text).is_file() else (text, None)
     try:

@@ -9,7 +9,6 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -44,7 +43,6 @@ class Prepared(NamedTuple):
     """Share of converged contexts in its last iteration; None also where that only read."""
 
 
-@contextmanager
 def prepared(
     state: TrainState,
     train: Windows,
@@ -52,8 +50,8 @@ def prepared(
     config: TrainingConfig,
     carries: bool = False,
     folder: Path | None = None,
-) -> Iterator[Prepared]:
-    """Teach the context blocks, unless that is done, and read all contexts, which are gone when the block ends.
+) -> Prepared:
+    """Teach the context blocks, unless that is done, and read all contexts.
 
     Args:
         state: of a fixed-point model; its `notes` get what the user should know.
@@ -84,7 +82,7 @@ def prepared(
         if not unless_out_of_memory(partial(_filled, task, each), state.device):
             raise InfeasibleError("out of memory in reading contexts: take a smaller model")
     _log.info("phase two: all contexts read in %.1f s", time.perf_counter() - began)
-    yield Prepared(*rows, *learnt)
+    return Prepared(*rows, *learnt)
 
 
 def preparation_seconds(

@@ -4,7 +4,6 @@ import math
 import time
 from bisect import insort
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -81,20 +80,20 @@ def fit(
     words, started = signals.count_words(train), time.perf_counter()
     sample_BT, _ = to_tensors(validation[: signals.INSPECTED_ROWS], state.device)
     reset_peak_memory(state.device)
-    with _read_rows(state, train, validation, config, carries, folder) as rows:
-        while state.finished is None:
-            begun = time.perf_counter()
-            totals = _train_epoch(state, rows.train, config, words)
-            totals.seconds = time.perf_counter() - begun
-            scores = evaluate(state.model, rows.validation, device=state.device, legacy_batch=config.batch_size)
-            if not math.isfinite(scores.loss):
-                raise DivergedError(state.epoch + 1, state.step, scores.loss)
-            result = _epoch_result(state, totals, scores, sample_BT, started)
-            result = replace(result, fixed_point_iterations=rows.iterations, fixed_point_converged=rows.converged)
-            state.record(result, config)
-            yield result
-            started = time.perf_counter()
-            reset_peak_memory(state.device)
+    rows = _read_rows(state, train, validation, config, carries, folder)
+    while state.finished is None:
+        begun = time.perf_counter()
+        totals = _train_epoch(state, rows.train, config, words)
+        totals.seconds = time.perf_counter() - begun
+        scores = evaluate(state.model, rows.validation, device=state.device, legacy_batch=config.batch_size)
+        if not math.isfinite(scores.loss):
+            raise DivergedError(state.epoch + 1, state.step, scores.loss)
+        result = _epoch_result(state, totals, scores, sample_BT, started)
+        result = replace(result, fixed_point_iterations=rows.iterations, fixed_point_converged=rows.converged)
+        state.record(result, config)
+        yield result
+        started = time.perf_counter()
+        reset_peak_memory(state.device)
 
 
 class _Rows(NamedTuple):
@@ -106,19 +105,16 @@ class _Rows(NamedTuple):
     converged: float | None = None
 
 
-@contextmanager
 def _read_rows(
     state: TrainState, train: Windows, validation: Windows, config: TrainingConfig, carries: bool, folder: Path | None
-) -> Iterator[_Rows]:
+) -> _Rows:
     """The rows where they are read fastest, with the contexts of a fixed-point model."""
     if isinstance(state.model, FixedPointModel):
-        with prepared(state, train, validation, config, carries, folder) as found:
-            yield _Rows(*found)
-        return
+        return _Rows(*prepared(state, train, validation, config, carries, folder))
     rows: Rows | None = None
     if state.passes.recorder:
         rows = unless_out_of_memory(partial(ResidentWindows, train, state.device), state.device)
-    yield _Rows(train if rows is None else rows, validation)
+    return _Rows(train if rows is None else rows, validation)
 
 
 @dataclass
